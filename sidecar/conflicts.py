@@ -1,0 +1,97 @@
+"""Writes that lost: what was expected of the current state, and a ring of the latest rejections. Pure."""
+
+import time
+from collections import deque
+from enum import StrEnum
+
+import msgspec
+
+from sidecar.errors import Standing
+from sidecar.snapshot import FsmSnapshot
+
+NO_VERSION = -1
+"""The current version while there is no state yet."""
+
+
+class RejectionKind(StrEnum):
+    """Why a write was rejected."""
+
+    STALE_VERSION = "stale_version"
+    WRONG_EXPECTATION = "wrong_expectation"
+    WRONG_EPOCH = "wrong_epoch"
+    ILLEGAL_TRANSITION = "illegal_transition"
+
+
+VERSION_CONFLICTS = (RejectionKind.STALE_VERSION, RejectionKind.WRONG_EXPECTATION, RejectionKind.WRONG_EPOCH)
+
+
+class Expectation(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a writer expects of the current state before its write is applied.
+
+    `version`: the current version is exactly this one; -1: there is no state yet. `below`: it is an older one.
+    `epoch`: it is of this journal. With none of them: there is a state, whatever it is.
+    """
+
+    version: int | None = None
+    epoch: str | None = None
+    below: int | None = None
+
+    def broken_by(self, epoch: str, version: int) -> RejectionKind | None:
+        """The way in which the current epoch and version break the expectation, or None."""
+        if self.epoch is not None and self.epoch != epoch:
+            return RejectionKind.WRONG_EPOCH
+        if self.below is not None:
+            return None if version < self.below else RejectionKind.STALE_VERSION
+        met = version != NO_VERSION if self.version is None else version == self.version
+        return None if met else RejectionKind.WRONG_EXPECTATION
+
+    def __str__(self) -> str:
+        if self.below is not None:
+            return f"a version below {self.below}"
+        if self.version is None:
+            return "a state, whatever it is"
+        return "no state yet" if self.version == NO_VERSION else f"version {tag(self.epoch, self.version)}"
+
+
+def tag(epoch: str | None, version: int) -> str:
+    """A version with its journal's epoch, as in an ETag: `k3f9-17`."""
+    return f"{epoch}-{version}" if epoch else str(version)
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """What the rejected writer wanted. `expected`: the expectation that was broken; None for an illegal transition."""
+
+    version: int
+    expected: Expectation | None
+    state: str
+    source_module: str
+    reason: str
+
+
+class Rejection(msgspec.Struct, frozen=True):
+    """One rejected write: who tried what, against whom. `at` in seconds since the Unix epoch."""
+
+    at: float
+    kind: RejectionKind
+    attempted: Attempt
+    against: Standing
+
+
+class Rejections:
+    """The newest rejections, the oldest forgotten first, and how many there were of each kind."""
+
+    def __init__(self, capacity: int = 256) -> None:
+        self._ring: deque[Rejection] = deque(maxlen=capacity)
+        self.counts = dict.fromkeys(RejectionKind, 0)
+
+    def add(self, kind: RejectionKind, snapshot: FsmSnapshot, expected: Expectation | None, against: Standing) -> None:
+        attempted = Attempt(snapshot.version, expected, snapshot.state.name, snapshot.source_module, snapshot.reason)
+        self._ring.append(Rejection(time.time(), kind, attempted, against))
+        self.counts[kind] += 1
+
+    def newest_first(self) -> list[Rejection]:
+        return list(reversed(self._ring))
+
+    @property
+    def version_conflicts(self) -> int:
+        return sum(self.counts[kind] for kind in VERSION_CONFLICTS)

@@ -1,0 +1,337 @@
+"""One SQLite file, one connection, one writer thread.
+
+Writes are committed in groups: whatever is waiting when the thread is free becomes one transaction and one fsync, and the
+event loop is woken once for the whole group. The thread never waits for a timer to gather more.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from sidecar.errors import JournalDamagedError, JournalHeldError, StorageError, StorageFailedError, StorageFullError
+from sidecar.metrics import DatabaseMetrics
+
+APPLICATION_ID = 0x46534D31
+"""«FSM1»: marks the file as ours (https://sqlite.org/pragma.html#pragma_application_id)."""
+
+MIGRATIONS = (
+    (
+        f"PRAGMA application_id = {APPLICATION_ID}",
+        "CREATE TABLE identity (epoch TEXT NOT NULL) STRICT",
+        "CREATE TABLE journal (revision INTEGER PRIMARY KEY, appended_at REAL NOT NULL, document BLOB NOT NULL) STRICT",
+        "CREATE TABLE subscribers (id TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT",
+    ),
+)
+"""Step n takes a file from schema n to n + 1, in one transaction. A released step never changes."""
+
+_PRAGMAS = (
+    ("locking_mode", "EXCLUSIVE", "exclusive"),  # before WAL: no shared memory file, and nobody else gets in
+    ("journal_mode", "WAL", "wal"),
+    ("synchronous", "FULL", 2),  # NORMAL loses acknowledged writes when the power fails
+    ("wal_autocheckpoint", "0", 0),  # an automatic checkpoint swallows fsync errors
+    ("mmap_size", "0", 0),  # an I/O error shall be an error, not a SIGBUS
+    ("temp_store", "MEMORY", 2),
+    ("trusted_schema", "OFF", 0),
+)
+
+_BATCH = 256
+_CHECKPOINT_BYTES = 4 << 20
+
+Done = Callable[[StorageError | None], None]
+
+
+class _Write:
+    __slots__ = ("done", "parameters", "sql")
+
+    def __init__(self, sql: str, parameters: Sequence[Any], done: Done) -> None:
+        self.sql = sql
+        self.parameters = parameters
+        self.done = done
+
+
+class _Read:
+    __slots__ = ("answer", "parameters", "sql")
+
+    def __init__(self, sql: str, parameters: Sequence[Any], answer: "asyncio.Future[list[Any]]") -> None:
+        self.sql = sql
+        self.parameters = parameters
+        self.answer = answer
+
+
+class Database:
+    """The file at `path`, created when it is missing. Use it as `async with`; all methods are called on the event loop.
+
+    Entering raises `JournalHeldError` when another process has the file, `JournalDamagedError` when it is not ours or is
+    newer than this version, and `StorageFailedError` when it cannot be opened. After any storage error other than
+    «full» nothing more is written: `failed` has the cause, and every call gets it.
+    """
+
+    def __init__(self, path: Path, metrics: DatabaseMetrics | None = None) -> None:
+        self.path = path
+        self._metrics = metrics or DatabaseMetrics()
+        self._jobs: deque[_Write | _Read] = deque()
+        self._idle = False
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._resume: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._closing = False
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._closed: asyncio.Future[None] = self._loop.create_future()
+        self.failed: asyncio.Future[StorageError] = self._loop.create_future()
+        threading.Thread(target=self._run, name="database", daemon=True).start()
+        await self._opened
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Finish what was handed over, move the write-ahead log into the file, and release it."""
+        self._closing = True
+        self._wake.put(None)
+        await self._closed
+
+    @property
+    def queue_length(self) -> int:
+        """Writes and reads waiting for the thread."""
+        return len(self._jobs)
+
+    def write(self, sql: str, parameters: Sequence[Any], done: Done) -> None:
+        """Run one statement in the next transaction; `done` is told once that is durable, in the order of the calls.
+
+        When a transaction fails, `done` of everything handed over so far gets the error.
+        """
+        if self.failed.done():
+            done(self.failed.result())
+        else:
+            self._hand_over(_Write(sql, parameters, done))
+
+    async def execute(self, sql: str, parameters: Sequence[Any]) -> None:
+        """As `write`, and wait until it is durable."""
+        durable: asyncio.Future[None] = self._loop.create_future()
+        self.write(sql, parameters, lambda error: _resolve(durable, error))
+        await durable
+
+    async def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        """All rows of a query, after the writes handed over before it. Ask for few: writers wait meanwhile."""
+        if self.failed.done():
+            raise self.failed.result()
+        answer: asyncio.Future[list[Any]] = self._loop.create_future()
+        self._hand_over(_Read(sql, parameters, answer))
+        return await answer
+
+    def _hand_over(self, job: _Write | _Read) -> None:
+        self._jobs.append(job)
+        if self._idle:
+            self._idle = False
+            self._wake.put(None)
+
+    # --- told by the thread, on the event loop ---
+
+    def _settle(self, writes: Sequence[_Write]) -> None:
+        for write in writes:
+            write.done(None)
+
+    def _answer(self, read: _Read, rows: list[Any]) -> None:
+        if not read.answer.done():
+            read.answer.set_result(rows)
+
+    def _fail(self, batch: Sequence[_Write | _Read], error: StorageError) -> None:
+        """Everything handed over so far fails with the batch: it was decided on top of it. Then go on, or never again."""
+        jobs = [*batch, *self._jobs]
+        self._jobs.clear()
+        if not isinstance(error, StorageFullError) and not self.failed.done():
+            self.failed.set_result(error)
+        for job in jobs:
+            if isinstance(job, _Write):
+                job.done(error)
+            elif not job.answer.done():
+                job.answer.set_exception(error)
+        self._resume.put(None)
+
+    # --- the writer thread ---
+
+    def _run(self) -> None:
+        try:
+            with _held(self.path), contextlib.closing(_open(self.path)) as connection:
+                self._tell(_resolve, self._opened, None)
+                self._work(connection)
+        except Exception as error:  # the thread's last word: whatever it was, nothing is written after it
+            cause = error if isinstance(error, StorageError) else StorageFailedError(f"{self.path}: {_describe(error)}")
+            self._tell(self._report, cause)
+        finally:
+            self._tell(self._closed.set_result, None)
+
+    def _report(self, error: StorageError) -> None:
+        if self._opened.done():
+            self._fail((), error)
+        else:
+            _resolve(self._opened, error)
+
+    def _work(self, connection: sqlite3.Connection) -> None:
+        while batch := self._next_batch():
+            try:
+                self._serve(connection, batch)
+            except Exception as error:
+                self._give_up(batch, error)
+        self._checkpoint(connection, "TRUNCATE")
+
+    def _serve(self, connection: sqlite3.Connection, batch: list[_Write | _Read]) -> None:
+        """Commit the batch's writes together, then answer its reads. What is done leaves the batch."""
+        writes = [job for job in batch if isinstance(job, _Write)]
+        if writes:
+            self._commit(connection, writes)
+            self._tell(self._settle, writes)
+            batch[:] = [job for job in batch if isinstance(job, _Read)]
+        while batch:
+            read = batch[0]
+            self._tell(self._answer, read, connection.execute(read.sql, read.parameters).fetchall())
+            batch.pop(0)
+        if _size(self.path, "-wal") > _CHECKPOINT_BYTES:
+            self._checkpoint(connection, "PASSIVE")
+
+    def _next_batch(self) -> list[_Write | _Read]:
+        """What is waiting, at most a batch; waits for something to do. Empty: closing, and all is done."""
+        jobs = self._jobs
+        while not jobs:
+            if self._closing:
+                return []
+            self._idle = True
+            if not jobs:  # nothing came between the two looks, or a wake-up is on its way
+                self._wake.get()
+        self._idle = False
+        return [jobs.popleft() for _ in range(min(len(jobs), _BATCH))]
+
+    def _commit(self, connection: sqlite3.Connection, writes: Sequence[_Write]) -> None:
+        started = time.perf_counter()
+        connection.execute("BEGIN IMMEDIATE")
+        for write in writes:
+            connection.execute(write.sql, write.parameters)
+        connection.execute("COMMIT")
+        self._metrics.commit_seconds.observe(time.perf_counter() - started)
+        self._metrics.commit_writes.observe(len(writes))
+
+    def _give_up(self, batch: Sequence[_Write | _Read], error: Exception) -> None:
+        """A full disk is told, and the thread goes on once all that hung on the batch has failed. The rest is final."""
+        full = getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"
+        self._metrics.errors.labels("full" if full else "failed").inc()
+        cause = (StorageFullError if full else StorageFailedError)(f"{self.path}: {_describe(error)}")
+        self._tell(self._fail, batch, cause)
+        self._resume.get()
+        if not full:
+            raise cause
+
+    def _checkpoint(self, connection: sqlite3.Connection, mode: str) -> None:
+        with self._metrics.checkpoint_seconds.time():
+            connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+
+    def _tell(self, callback: Callable[..., object], *arguments: object) -> None:
+        self._loop.call_soon_threadsafe(callback, *arguments)
+
+
+def file_bytes(path: Path) -> dict[str, int]:
+    """Sizes of the journal's files: `db` and `wal`, 0 where there is none."""
+    return {"db": _size(path, ""), "wal": _size(path, "-wal")}
+
+
+def _size(path: Path, suffix: str) -> int:
+    try:
+        return os.stat(f"{path}{suffix}").st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _resolve(future: "asyncio.Future[None]", error: StorageError | None) -> None:
+    if future.done():
+        return
+    if error:
+        future.set_exception(error)
+    else:
+        future.set_result(None)
+
+
+def _describe(error: Exception) -> str:
+    return f"{getattr(error, 'sqlite_errorname', type(error).__name__)}: {error}"
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Hold the lock file beside the journal: a lock on the file itself is lost when anyone in this process closes it."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StorageFailedError(f"{path}.lock: {error.strerror}; the journal's folder must exist and be writable") from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            raise JournalHeldError(f"{path} is held by process {holder}; one sidecar per journal") from None
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """The connection, set up and migrated. SQLite ignores a failed fsync of the folder, so that one is ours."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        connection = sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=True)
+        _configure(connection, path)
+        _migrate(connection, path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except sqlite3.DatabaseError as error:
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+            raise JournalDamagedError(
+                f"{path}: {_describe(error)}; restore it from a backup, or move it away to start anew"
+            ) from error
+        if name.startswith("SQLITE_BUSY"):
+            raise JournalHeldError(f"{path} is open in another program; one sidecar per journal, and nothing else") from error
+        raise StorageFailedError(f"{path}: {_describe(error)}") from error
+    except OSError as error:
+        raise StorageFailedError(f"{path}: {error.strerror}") from error
+    return connection
+
+
+def _configure(connection: sqlite3.Connection, path: Path) -> None:
+    for pragma, value, expected in _PRAGMAS:
+        connection.execute(f"PRAGMA {pragma} = {value}").fetchall()
+        (actual,) = connection.execute(f"PRAGMA {pragma}").fetchone()
+        if actual != expected:
+            raise StorageFailedError(
+                f"{path}: PRAGMA {pragma} is {actual!r}, not {expected!r}: this file system cannot keep a journal"
+            )
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    (schema,) = connection.execute("PRAGMA user_version").fetchone()
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if application != APPLICATION_ID and (schema or application or tables):
+        raise JournalDamagedError(f"{path} is not a journal of fsm-sidecar; set journal.path to another file")
+    if schema > len(MIGRATIONS):
+        raise JournalDamagedError(
+            f"{path} has schema {schema}, and this version knows up to {len(MIGRATIONS)}: run the version that wrote it, or a newer one"
+        )
+    for step, statements in enumerate(MIGRATIONS[schema:], start=schema + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in statements:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {step}")
+        connection.execute("COMMIT")

@@ -1,0 +1,110 @@
+"""What can go wrong, in domain words. Each class says what its caller can do; HTTP meanings live in `api/middleware.py`."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """The durable state that a rejected write was compared with. `version` -1: there is none yet."""
+
+    epoch: str
+    version: int = -1
+    state: str | None = None
+    source_module: str | None = None
+    ts_wall: float | None = None
+
+
+class StateStoreError(Exception):
+    """The store refused the call; the state is unchanged."""
+
+
+class StateVersionError(StateStoreError):
+    """Another write came first. Read the current state and decide again."""
+
+    def __init__(self, detail: str, *, expected: msgspec.Struct, current: Standing) -> None:
+        super().__init__(detail)
+        self.expected = expected
+        self.current = current
+
+
+class StateExistsError(StateVersionError):
+    """The write was to create the state, and there is one already."""
+
+
+class IllegalTransitionError(StateStoreError):
+    """The machine does not allow this transition from the current state."""
+
+    def __init__(self, *, state: str, to: str, allowed: Sequence[str]) -> None:
+        super().__init__(f"{state} -> {to} is not a transition of the machine; from {state}: {', '.join(allowed) or 'none'}")
+        self.state = state
+        self.to = to
+        self.allowed = tuple(allowed)
+
+
+class InvalidSnapshotError(StateStoreError):
+    """The snapshot has a value that the store cannot keep. `path` is a JSON path such as `$.state`."""
+
+    def __init__(self, detail: str, *, path: str = "$") -> None:
+        super().__init__(detail)
+        self.path = path
+
+
+class SubscriberLimitError(StateStoreError):
+    """All places for subscribers are taken. Remove one, or raise `store.max_subscribers`."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"all {limit} subscriber places are taken")
+        self.limit = limit
+
+
+class StorageError(StateStoreError):
+    """The journal could not make a write durable."""
+
+
+class StorageFailedError(StorageError):
+    """The storage failed; whether the write survives is unknown until the sidecar has been restarted."""
+
+
+class StorageFullError(StorageError):
+    """The disk is full; the write was not applied. Free some space and try again."""
+
+
+class JournalHeldError(StorageError):
+    """Another process holds the journal. One sidecar per journal."""
+
+
+class JournalDamagedError(StorageError):
+    """The file is not a journal that this version can read."""
+
+
+class CompactedError(StateStoreError):
+    """The revisions asked for are no longer kept. Start again from `oldest`."""
+
+    def __init__(self, oldest: int) -> None:
+        super().__init__(f"revisions before {oldest} are no longer kept")
+        self.oldest = oldest
+
+
+class UnknownSubscriberError(StateStoreError):
+    """No subscriber has this id."""
+
+
+class ConfiguredSubscriberError(StateStoreError):
+    """The subscriber is written in the config file, and is changed there."""
+
+
+class EndpointRefusedError(StateStoreError):
+    """The endpoint may not be called. `rule` names the reason."""
+
+    def __init__(self, detail: str, *, rule: str) -> None:
+        super().__init__(detail)
+        self.rule = rule
+
+
+class ConfigError(Exception):
+    """The config file cannot be used. `problems` lists every reason found, each with its place and its mend."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)

@@ -1,0 +1,78 @@
+"""JSON values that cannot be changed: a dict and a list whose mutators raise `TypeError`.
+
+They stay a `dict` and a `list`, so they compare, encode and print as what they hold.
+"""
+
+from typing import Any, NoReturn, Self
+
+MAX_DEPTH = 64
+
+
+def _refuse(self: object, *_: object, **__: object) -> NoReturn:
+    raise TypeError(f"{type(self).__name__} is read-only; make a copy with thaw()")
+
+
+class FrozenDict(dict[str, Any]):
+    """A read-only JSON object."""
+
+    __slots__ = ()
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __hash__(self) -> int:  # type: ignore[override]  # a dict has none, for it can change
+        return hash(frozenset(self.items()))
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),)
+
+
+class FrozenList(list[Any]):
+    """A read-only JSON array."""
+
+    __slots__ = ()
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+    append = clear = extend = insert = pop = remove = reverse = sort = _refuse
+
+    def __hash__(self) -> int:  # type: ignore[override]  # a list has none, for it can change
+        return hash(tuple(self))
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (list(self),)
+
+
+EMPTY = FrozenDict()
+
+
+def freeze(value: Any, depth: int = MAX_DEPTH) -> Any:
+    """The same value, deeply read-only. Raises `ValueError` when it is nested deeper than `MAX_DEPTH`."""
+    kind = type(value)
+    if kind is FrozenDict or kind is FrozenList:
+        return value
+    if depth == 0:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    if isinstance(value, dict):
+        return FrozenDict({key: freeze(item, depth - 1) for key, item in value.items()})
+    if isinstance(value, list | tuple):
+        return FrozenList([freeze(item, depth - 1) for item in value])
+    return value
+
+
+def thaw(value: Any) -> Any:
+    """A deep copy made of plain dicts and lists, to be changed freely."""
+    if isinstance(value, dict):
+        return {key: thaw(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [thaw(item) for item in value]
+    return value

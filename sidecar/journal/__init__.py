@@ -1,0 +1,84 @@
+"""The journal: the durable, ordered log of every accepted snapshot. It is also the queue that subscribers follow.
+
+This module is the contract; `memory` and `sqlite` keep it, and `tests/test_journal.py` holds both to it.
+"""
+
+import asyncio
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from sidecar.errors import StorageError
+
+_EPOCH_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
+
+
+def new_epoch() -> str:
+    """A short random name for a journal: 40 bits, without letters and digits that are mistaken for each other."""
+    return "".join(secrets.choice(_EPOCH_ALPHABET) for _ in range(8))
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One revision. `appended_at`: seconds since the Unix epoch, by this process's clock. `document`: the snapshot's JSON."""
+
+    revision: int
+    appended_at: float
+    document: bytes
+
+
+Settled = Callable[[Entry, StorageError | None], None]
+"""Told once, on the event loop, what became of an append: None, durable; an error, not acknowledged."""
+
+
+class Journal(ABC):
+    """Revisions 1, 2, 3 … without holes.
+
+    `epoch` is the journal's identity. `head` is the newest durable revision (0: none yet), `oldest` the oldest one
+    still kept (`head + 1`: none). Both change only on the event loop, in order, after the revision is durable.
+    """
+
+    def __init__(self, epoch: str, *, head: int = 0, oldest: int = 1) -> None:
+        self.epoch = epoch
+        self.head = head
+        self.oldest = oldest
+        self._followers: set[asyncio.Future[None]] = set()
+
+    @abstractmethod
+    def append(self, document: bytes, settled: Settled) -> None:
+        """Hand over the next revision.
+
+        `settled` is called exactly once, in the order of the appends, perhaps before this returns. When one fails, all
+        those behind it fail too, and the next append takes the revision after `head` again.
+        """
+
+    @abstractmethod
+    async def read(self, after: int, limit: int) -> Sequence[Entry]:
+        """Up to `limit` durable revisions after `after`, oldest first; none when `after` is the head.
+
+        Raises `CompactedError` when revision `after + 1` is no longer kept.
+        """
+
+    @abstractmethod
+    async def compact(self, oldest: int) -> None:
+        """Forget the revisions before `oldest`. The head is always kept."""
+
+    async def follow(self, after: int, limit: int) -> Sequence[Entry]:
+        """As `read`, but wait until there is at least one revision after `after`."""
+        while self.head <= after:
+            advanced = asyncio.get_running_loop().create_future()
+            self._followers.add(advanced)
+            try:
+                await advanced
+            finally:
+                self._followers.discard(advanced)
+        return await self.read(after, limit)
+
+    def _advance(self, head: int) -> None:
+        """Move the head and wake the followers. For the backends: call it after the appends up to `head` are settled."""
+        self.head = head
+        followers, self._followers = self._followers, set()
+        for follower in followers:
+            if not follower.done():
+                follower.set_result(None)

@@ -1,0 +1,452 @@
+"""The store: the single source of truth of the agent's state. Each write is decided, appended to the journal, then applied.
+
+A write is decided against the tail, the newest accepted snapshot, without awaiting: so no lock is needed, and concurrent
+writers share one fsync. It is applied, and can be seen, in order and only once it is durable.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import Any
+
+import msgspec
+
+from sidecar.audience import Audience, Seat
+from sidecar.checks import Check, RollingCount, Thresholds, check_all
+from sidecar.conflicts import NO_VERSION, Expectation, RejectionKind, Rejections, tag
+from sidecar.document import decode_snapshot, encode_snapshot, state_of
+from sidecar.errors import (
+    IllegalTransitionError,
+    InvalidSnapshotError,
+    Standing,
+    StateExistsError,
+    StateStoreError,
+    StateVersionError,
+    StorageError,
+)
+from sidecar.journal import Entry, Journal
+from sidecar.journal.memory import MemoryJournal
+from sidecar.machine import Enforcement, Machine
+from sidecar.metrics import StoreMetrics
+from sidecar.snapshot import FsmSnapshot, FsmState, create_transition, initial_snapshot, next_snapshot
+
+MAX_VERSION = 2**53 - 1
+"""The largest integer that every JSON reader keeps exactly (RFC 8259, section 6)."""
+
+DEFAULT_MAX_SUBSCRIBERS = 1000
+DEFAULT_QUEUE_SIZE = 64
+
+_LOOK_BACK = 256
+
+_log = logging.getLogger(__name__)
+
+Build = Callable[[FsmSnapshot | None], FsmSnapshot]
+"""Makes the snapshot to write from the tail; called at the moment of the decision."""
+
+
+class Stored(msgspec.Struct, frozen=True, gc=False):
+    """A durable snapshot and its entry in the journal."""
+
+    snapshot: FsmSnapshot
+    entry: Entry
+
+
+class _Pending:
+    """An accepted snapshot on its way to the disk, and those who wait for it."""
+
+    __slots__ = ("snapshot", "waiters")
+
+    def __init__(self, snapshot: FsmSnapshot) -> None:
+        self.snapshot = snapshot
+        self.waiters: list[asyncio.Future[Stored]] = []
+
+    def wait(self) -> "asyncio.Future[Stored]":
+        waiter: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
+        self.waiters.append(waiter)
+        return waiter
+
+
+@dataclasses.dataclass
+class _Lost(Exception):  # noqa: N818  (never seen outside this module)
+    """The decision went against a write: why, and the snapshot it lost to."""
+
+    kind: RejectionKind
+    snapshot: FsmSnapshot
+    winner: FsmSnapshot | None
+    expected: Expectation | None = None
+    allowed: Sequence[str] = ()
+
+
+class AsyncStateStore:
+    """The agent's state, versioned: in memory by default, or in front of a journal.
+
+    `machine` gives the states and the transitions allowed (default: no rules). `audience` is the set of listeners that
+    shares `max_subscribers` with others. `history_limit` bounds the transitions that `transition` keeps in a snapshot.
+    With a journal that may hold a state already, await `recover` first; `initial_state` is for a store in memory.
+    """
+
+    def __init__(
+        self,
+        initial_state: FsmSnapshot | None = None,
+        max_subscribers: int = DEFAULT_MAX_SUBSCRIBERS,
+        queue_size: int = DEFAULT_QUEUE_SIZE,
+        *,
+        journal: Journal | None = None,
+        machine: Machine | None = None,
+        audience: Audience | None = None,
+        thresholds: Thresholds | None = None,
+        history_limit: int = 16,
+        metrics: StoreMetrics | None = None,
+    ) -> None:
+        self.journal = journal or MemoryJournal()
+        self.machine = machine
+        self.rejections = Rejections()
+        self.transitions: dict[tuple[str, str], int] = {}
+        self.illegal_accepted = 0
+        self.version_rewrites = 0
+        self.state_entered_ts = 0.0
+        self.creation_ts = time.time()
+        self._audience = audience or Audience(max_subscribers)
+        self._queue_size = queue_size
+        self._readers: dict[asyncio.Queue[FsmSnapshot], Seat] = {}
+        self._thresholds = thresholds or Thresholds()
+        self._history_limit = history_limit
+        self._metrics = metrics or StoreMetrics()
+        self._total_sets = 0
+        self._total_gets = 0
+        self._last_update_ts = 0.0
+        self._recent_sets = RollingCount(self._thresholds.window_seconds)
+        self._recent_conflicts = RollingCount(self._thresholds.window_seconds)
+        self._current: Stored | None = None
+        self._tail: FsmSnapshot | None = None
+        self._in_flight: deque[_Pending] = deque()
+        if initial_state is not None:
+            self._tail = initial_state
+            self.journal.append(encode_snapshot(initial_state), lambda entry, _: self._show(Stored(initial_state, entry)))
+
+    # --- reading ---
+
+    @property
+    def current(self) -> Stored | None:
+        """The newest durable state, uncounted: for those who look from the side."""
+        return self._current
+
+    def read(self) -> Stored | None:
+        """The newest durable state with its entry."""
+        self._total_gets += 1
+        return self._current
+
+    async def get(self) -> FsmSnapshot | None:
+        """The current snapshot, or None."""
+        stored = self.read()
+        return stored.snapshot if stored else None
+
+    async def get_with_meta(self) -> tuple[FsmSnapshot | None, dict[str, Any]]:
+        """The current snapshot and what the store knows about itself."""
+        snapshot = await self.get()
+        return snapshot, {
+            "store_metrics": self.numbers(),
+            "subscriber_count": len(self._audience),
+            "has_state": snapshot is not None,
+            "current_version": snapshot.version if snapshot else NO_VERSION,
+            "max_subscribers": self._audience.limit,
+            "queue_size": self._queue_size,
+        }
+
+    # --- writing: decide, append, apply ---
+
+    async def set(
+        self, snapshot: FsmSnapshot, enforce_version: bool = False, *, expected: int | Expectation | None = None
+    ) -> FsmSnapshot:
+        """Write a snapshot and return it as stored.
+
+        A version that is not newer than the current one is renumbered to the one after it, or with `enforce_version`
+        refused. `expected` is the version that must be the current one (-1: no state yet). Raises `StateVersionError` for
+        a lost race, `IllegalTransitionError`, `InvalidSnapshotError`, and `StorageError` when it cannot be made durable.
+        """
+        if not isinstance(snapshot, FsmSnapshot):
+            raise StateStoreError(f"expected an FsmSnapshot, got {type(snapshot).__name__}")
+        expectations = [Expectation(expected) if isinstance(expected, int) else expected] if expected is not None else []
+        if enforce_version:
+            expectations.append(Expectation(below=snapshot.version))
+        stored = await self.write(lambda tail: snapshot, *expectations)
+        return stored.snapshot
+
+    async def transition(self, to: IntEnum, reason: str, *expected: Expectation, source_module: str | None = None) -> Stored:
+        """Write the snapshot that follows the current one: in state `to`, the transition in its history."""
+
+        def build(tail: FsmSnapshot | None) -> FsmSnapshot:
+            if tail is None:
+                return FsmSnapshot(0, to, reason, source_module=source_module or "fsm_handler")
+            moved = next_snapshot(tail, to, reason)
+            if to != tail.state:
+                moved = moved.add_transition(create_transition(tail.state, to, reason), self._history_limit)
+            return dataclasses.replace(moved, version=tail.version + 1, source_module=source_module or tail.source_module)
+
+        return await self.write(build, *expected)
+
+    async def write(self, build: Build, *expected: Expectation) -> Stored:
+        """Write what `build` makes of the newest accepted snapshot, if all is as expected. Raises as `set`."""
+        started = time.perf_counter()
+        try:
+            waiter = self._accept(build, expected)
+        except _Lost as lost:
+            if self._in_flight:  # a rejection tells the winner, which must not be a state that a crash could take back
+                await self._in_flight[-1].wait()
+            raise self._rejection(lost) from None
+        else:
+            return await waiter
+        finally:
+            self._metrics.write_seconds.observe(time.perf_counter() - started)
+
+    def _accept(self, build: Build, expected: Sequence[Expectation]) -> "asyncio.Future[Stored]":
+        snapshot = self._decide(build(self._tail), expected)
+        document = encode_snapshot(snapshot)
+        pending = _Pending(snapshot)
+        waiter = pending.wait()
+        self._in_flight.append(pending)
+        self._tail = snapshot
+        self.journal.append(document, self._settle)
+        return waiter
+
+    def _decide(self, snapshot: FsmSnapshot, expected: Sequence[Expectation]) -> FsmSnapshot:
+        """The snapshot as it will be stored, or `_Lost`. Everything is compared with the tail, in this one step."""
+        tail = self._tail
+        current = tail.version if tail else NO_VERSION
+        self._check_state(snapshot)
+        for expectation in expected:
+            broken = expectation.broken_by(self.journal.epoch, current)
+            if broken:
+                raise _Lost(broken, snapshot, tail, expectation)
+        if tail and self.machine and not self._legal(self.machine, tail.state, snapshot.state):
+            allowed = self.machine.allowed(tail.state)
+            raise _Lost(RejectionKind.ILLEGAL_TRANSITION, snapshot, tail, allowed=allowed)
+        if snapshot.version <= current:
+            self.version_rewrites += 1
+            snapshot = dataclasses.replace(snapshot, version=current + 1)
+        if snapshot.version > MAX_VERSION:
+            raise InvalidSnapshotError("the version cannot grow beyond 2**53 - 1; start with a new journal", path="$.version")
+        return snapshot
+
+    def _check_state(self, snapshot: FsmSnapshot) -> None:
+        states = self.machine.states if self.machine else IntEnum
+        if not isinstance(snapshot.state, states):
+            raise InvalidSnapshotError(f"{snapshot.state!r} is not a state of the machine", path="$.state")
+
+    def _legal(self, machine: Machine, source: IntEnum, target: IntEnum) -> bool:
+        """Whether the transition may be made. With `warn` it is counted and made."""
+        if machine.enforcement is Enforcement.OFF or machine.allows(source, target):
+            return True
+        if machine.enforcement is Enforcement.ENFORCE:
+            return False
+        self.illegal_accepted += 1
+        _log.warning("illegal transition accepted: %s -> %s", source.name, target.name)
+        return True
+
+    def _rejection(self, lost: _Lost) -> StateStoreError:
+        """Record the lost write, and give the error that tells its writer."""
+        against = self._standing(lost.winner)
+        self.rejections.add(lost.kind, lost.snapshot, lost.expected, against)
+        if lost.expected is None:
+            return IllegalTransitionError(state=against.state or "", to=lost.snapshot.state.name, allowed=lost.allowed)
+        self._recent_conflicts.add()
+        exists = lost.expected.version == NO_VERSION
+        now = f"it is {tag(against.epoch, against.version)}" if against.state else "there is none"
+        detail = f"expected {lost.expected} as the current state, but {now}"
+        return (StateExistsError if exists else StateVersionError)(detail, expected=lost.expected, current=against)
+
+    def _standing(self, snapshot: FsmSnapshot | None) -> Standing:
+        if snapshot is None:
+            return Standing(self.journal.epoch)
+        return Standing(self.journal.epoch, snapshot.version, snapshot.state.name, snapshot.source_module, snapshot.ts_wall)
+
+    def _settle(self, entry: Entry, error: StorageError | None) -> None:
+        """The journal has made the oldest write in flight durable, or could not: then all behind it fail as well."""
+        pending = self._in_flight.popleft()
+        if error:
+            self._tail = self._current.snapshot if self._current else None
+        else:
+            stored = Stored(pending.snapshot, entry)
+            self._total_sets += 1
+            self._recent_sets.add()
+            self._show(stored)
+        for waiter in pending.waiters:
+            if waiter.done():  # its caller was cancelled; the write is not
+                continue
+            if error:
+                waiter.set_exception(error)
+            else:
+                waiter.set_result(stored)
+
+    def _show(self, stored: Stored) -> None:
+        """From here on everybody sees it."""
+        previous, self._current = self._current, stored
+        self._last_update_ts = stored.entry.appended_at
+        if previous is None:
+            self.state_entered_ts = stored.entry.appended_at
+        elif previous.snapshot.state != stored.snapshot.state:
+            self.state_entered_ts = stored.entry.appended_at
+            move = previous.snapshot.state.name, stored.snapshot.state.name
+            self.transitions[move] = self.transitions.get(move, 0) + 1
+        for queue in self._readers:
+            self._put(queue, stored.snapshot)
+
+    # --- starting ---
+
+    async def recover(self) -> None:
+        """Show the state that the journal's head holds. Raises `InvalidSnapshotError` when its state is not in the machine."""
+        head = self.journal.head
+        if not head:
+            return
+        since = max(head - _LOOK_BACK, self.journal.oldest - 1)
+        states = self.machine.states if self.machine else FsmState
+        entries = await self.journal.read(since, _LOOK_BACK)
+        newest = Stored(decode_snapshot(entries[-1].document, states), entries[-1])
+        self._tail = newest.snapshot
+        self._show(newest)
+        self.state_entered_ts = _entered_at(entries)
+
+    async def initialize_if_empty(self) -> None:
+        """Write the initial snapshot if there is no state."""
+        if self._tail is None:
+            initial = (self.machine.initial if self.machine else None) or FsmState.BOOTING
+            with contextlib.suppress(StateExistsError):
+                await self.set(initial_snapshot(initial), expected=NO_VERSION)
+
+    # --- in-process readers ---
+
+    async def subscribe(
+        self, subscriber_id: str = "unknown", max_queue_size: int | None = None
+    ) -> "asyncio.Queue[FsmSnapshot]":
+        """A queue that first receives the current snapshot, then each new one. At the limit: `SubscriberLimitError`.
+
+        When the reader is slow, the oldest waiting snapshot makes room for the newest, and is counted as failed.
+        """
+        seat = self._audience.join(subscriber_id)
+        reader: asyncio.Queue[FsmSnapshot] = asyncio.Queue(max_queue_size or self._queue_size)
+        self._readers[reader] = seat
+        if self._current:
+            self._put(reader, self._current.snapshot)
+        return reader
+
+    async def unsubscribe(self, queue: "asyncio.Queue[FsmSnapshot]") -> bool:
+        """Stop serving the queue. True if it was subscribed."""
+        seat = self._readers.pop(queue, None)
+        if seat:
+            seat.leave()
+        return seat is not None
+
+    async def cleanup(self) -> None:
+        """Forget all in-process readers."""
+        for queue in list(self._readers):
+            await self.unsubscribe(queue)
+
+    def _put(self, queue: "asyncio.Queue[FsmSnapshot]", snapshot: FsmSnapshot) -> None:
+        if queue.full():
+            queue.get_nowait()
+            self._audience.notifications_failed += 1
+        queue.put_nowait(snapshot)
+        self._audience.notifications_sent += 1
+
+    # --- what the store knows about itself ---
+
+    async def get_metrics(self) -> dict[str, Any]:
+        """The store's numbers: counts since the start, times in seconds, and the current version and state."""
+        return self.numbers()
+
+    def numbers(self) -> dict[str, Any]:
+        """As `get_metrics`, for callers that must not await between two looks."""
+        current = self._current.snapshot if self._current else None
+        return {
+            "total_sets": self._total_sets,
+            "total_gets": self._total_gets,
+            "version_conflicts": self.rejections.version_conflicts,
+            "subscriber_count": len(self._audience),
+            "last_update_ts": self._last_update_ts,
+            "creation_ts": self.creation_ts,
+            "notifications_sent": self._audience.notifications_sent,
+            "notifications_failed": self._audience.notifications_failed,
+            "dead_subscribers_removed": self._audience.dead_removed,
+            "uptime_seconds": time.time() - self.creation_ts,
+            "current_version": current.version if current else NO_VERSION,
+            "current_state": current.state.name if current else "UNINITIALIZED",
+            "active_subscribers": self._audience.active,
+            "max_subscribers": self._audience.limit,
+            "queue_size": self._queue_size,
+        }
+
+    def checks(self) -> tuple[Check, ...]:
+        """Whether the store is well, check by check."""
+        return check_all(
+            self._thresholds,
+            sets=self._recent_sets.total(),
+            conflicts=self._recent_conflicts.total(),
+            initialised=self._current is not None,
+            subscribers=len(self._audience),
+            max_subscribers=self._audience.limit,
+            seconds_since_update=time.time() - self._last_update_ts if self._last_update_ts else 0.0,
+        )
+
+    async def health_check(self) -> dict[str, Any]:
+        """`healthy`, the failing checks as `issues` and `warnings`, `metrics`, and a `timestamp` in seconds."""
+        failing = [check for check in self.checks() if not check.ok]
+        issues = [check.message for check in failing if check.level == "issue"]
+        return {
+            "healthy": not issues,
+            "issues": issues,
+            "warnings": [check.message for check in failing if check.level == "warning"],
+            "metrics": self.numbers(),
+            "timestamp": time.time(),
+        }
+
+    async def get_subscriber_info(self) -> dict[str, Any]:
+        """Who listens, and how many may."""
+        return {
+            "total_subscribers": len(self._audience),
+            "subscriber_ids": self._audience.subscriber_ids,
+            "max_subscribers": self._audience.limit,
+            "queue_size": self._queue_size,
+        }
+
+
+def create_store(
+    initial_state: FsmSnapshot | None = None,
+    max_subscribers: int = DEFAULT_MAX_SUBSCRIBERS,
+    queue_size: int = DEFAULT_QUEUE_SIZE,
+) -> AsyncStateStore:
+    """A store in memory."""
+    return AsyncStateStore(initial_state, max_subscribers, queue_size)
+
+
+async def create_initialized_store(
+    max_subscribers: int = DEFAULT_MAX_SUBSCRIBERS, queue_size: int = DEFAULT_QUEUE_SIZE
+) -> AsyncStateStore:
+    """A store in memory that holds the initial snapshot."""
+    store = create_store(None, max_subscribers, queue_size)
+    await store.initialize_if_empty()
+    return store
+
+
+async def monitor_state_store(store: AsyncStateStore, interval: float = 30.0) -> None:
+    """Log the store's issues and warnings every `interval` seconds, until cancelled."""
+    while True:
+        health = await store.health_check()
+        for problem in (*health["issues"], *health["warnings"]):
+            _log.warning("state store: %s", problem)
+        await asyncio.sleep(interval)
+
+
+def _entered_at(entries: Sequence[Entry]) -> float:
+    """When the newest entry's state was entered, as far back as the entries go. Seconds since the Unix epoch."""
+    state = state_of(entries[-1].document)
+    entered = entries[-1].appended_at
+    for entry in reversed(entries):
+        if state_of(entry.document) != state:
+            break
+        entered = entry.appended_at
+    return entered
