@@ -29,25 +29,31 @@ class Expectation(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a writer expects of the current state before its write is applied.
 
     `version`: the current version is exactly this one; -1: there is no state yet. `below`: it is an older one.
-    `epoch`: it is of this journal. With none of them: there is a state, whatever it is.
+    `epoch`: it is of this journal. `state`: the agent is in it. With none of them: there is a state, whatever it is.
     """
 
     version: int | None = None
     epoch: str | None = None
     below: int | None = None
+    state: str | None = None
 
-    def broken_by(self, epoch: str, version: int) -> RejectionKind | None:
-        """The way in which the current epoch and version break the expectation, or None."""
+    def broken_by(self, epoch: str, current: FsmSnapshot | None) -> RejectionKind | None:
+        """The way in which the current epoch and snapshot break the expectation, or None."""
+        version = current.version if current else NO_VERSION
         if self.epoch is not None and self.epoch != epoch:
             return RejectionKind.WRONG_EPOCH
         if self.below is not None:
             return None if version < self.below else RejectionKind.STALE_VERSION
+        if self.state is not None:
+            return None if current and current.state.name == self.state else RejectionKind.WRONG_EXPECTATION
         met = version != NO_VERSION if self.version is None else version == self.version
         return None if met else RejectionKind.WRONG_EXPECTATION
 
     def __str__(self) -> str:
         if self.below is not None:
             return f"a version below {self.below}"
+        if self.state is not None:
+            return f"state {self.state}"
         if self.version is None:
             return "a state, whatever it is"
         return "no state yet" if self.version == NO_VERSION else f"version {tag(self.epoch, self.version)}"
@@ -84,10 +90,13 @@ class Rejections:
         self._ring: deque[Rejection] = deque(maxlen=capacity)
         self.counts = dict.fromkeys(RejectionKind, 0)
 
-    def add(self, kind: RejectionKind, snapshot: FsmSnapshot, expected: Expectation | None, against: Standing) -> None:
+    def add(self, kind: RejectionKind, snapshot: FsmSnapshot, expected: Expectation | None, against: Standing) -> Rejection:
+        """Remember a write that lost against `against`."""
         attempted = Attempt(snapshot.version, expected, snapshot.state.name, snapshot.source_module, snapshot.reason)
-        self._ring.append(Rejection(time.time(), kind, attempted, against))
+        rejection = Rejection(time.time(), kind, attempted, against)
+        self._ring.append(rejection)
         self.counts[kind] += 1
+        return rejection
 
     def newest_first(self) -> list[Rejection]:
         return list(reversed(self._ring))

@@ -327,7 +327,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         raise JournalDamagedError(f"{path} is not a journal of fsm-sidecar; set journal.path to another file")
     if schema > len(MIGRATIONS):
         raise JournalDamagedError(
-            f"{path} has schema {schema}, and this version knows up to {len(MIGRATIONS)}: run the version that wrote it, or a newer one"
+            f"{path} has schema {schema}, and this version knows up to {len(MIGRATIONS)}: run the version that wrote it"
         )
     for step, statements in enumerate(MIGRATIONS[schema:], start=schema + 1):
         connection.execute("BEGIN IMMEDIATE")

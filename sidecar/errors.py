@@ -22,10 +22,13 @@ class StateStoreError(Exception):
 class StateVersionError(StateStoreError):
     """Another write came first. Read the current state and decide again."""
 
-    def __init__(self, detail: str, *, expected: msgspec.Struct, current: Standing) -> None:
+    def __init__(
+        self, detail: str, *, expected: msgspec.Struct, current: Standing, attempted: msgspec.Struct | None = None
+    ) -> None:
         super().__init__(detail)
         self.expected = expected
         self.current = current
+        self.attempted = attempted
 
 
 class StateExistsError(StateVersionError):
@@ -35,19 +38,24 @@ class StateExistsError(StateVersionError):
 class IllegalTransitionError(StateStoreError):
     """The machine does not allow this transition from the current state."""
 
-    def __init__(self, *, state: str, to: str, allowed: Sequence[str]) -> None:
+    def __init__(self, *, state: str, to: str, allowed: Sequence[str], attempted: msgspec.Struct | None = None) -> None:
         super().__init__(f"{state} -> {to} is not a transition of the machine; from {state}: {', '.join(allowed) or 'none'}")
         self.state = state
         self.to = to
         self.allowed = tuple(allowed)
+        self.attempted = attempted
 
 
-class InvalidSnapshotError(StateStoreError):
-    """The snapshot has a value that the store cannot keep. `path` is a JSON path such as `$.state`."""
+class InvalidError(StateStoreError):
+    """A value is not what is expected. `path` is its JSON path, such as `$.state`."""
 
     def __init__(self, detail: str, *, path: str = "$") -> None:
         super().__init__(detail)
         self.path = path
+
+
+class InvalidSnapshotError(InvalidError):
+    """The snapshot has a value that the store cannot keep."""
 
 
 class SubscriberLimitError(StateStoreError):
@@ -100,6 +108,26 @@ class EndpointRefusedError(StateStoreError):
     def __init__(self, detail: str, *, rule: str) -> None:
         super().__init__(detail)
         self.rule = rule
+
+
+class NoStateError(StateStoreError):
+    """No state has been written yet."""
+
+
+class MalformedError(StateStoreError):
+    """The request cannot be read: its JSON, a header or a query parameter."""
+
+
+class MediaTypeError(StateStoreError):
+    """The body is not JSON as we take it: `Content-Type: application/json`, UTF-8, without a Content-Encoding."""
+
+
+class PreconditionRequiredError(StateStoreError):
+    """Writes have to say what they expect: `If-Match`, `If-None-Match: *` or `enforce_version=true`."""
+
+
+class DrainingError(StateStoreError):
+    """The sidecar is stopping, and takes no requests any more."""
 
 
 class ConfigError(Exception):

@@ -168,6 +168,20 @@ _RENAMED = {"subscriber_count": "subscribers"}  # a gauge that ends in _count is
 STORE_GAUGES = {key: Family(f"fsm_store_{_RENAMED.get(key, key)}", "gauge", text) for key, text in STORE_NUMBERS.items()}
 
 
+class DispatchMetrics:
+    """What delivery counts. The owner of a closed set of label values creates them all at 0, for a rate to rise from."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.attempts = ATTEMPTS.counter(registry)
+        self.attempt_seconds = ATTEMPT_SECONDS.histogram(registry)
+        self.propagation_seconds = PROPAGATION_SECONDS.histogram(registry)
+        self.skipped = SKIPPED.counter(registry)
+        self.evictions = EVICTIONS.counter(registry)
+        self.status_changes = STATUS_CHANGES.counter(registry)
+        self.subscriptions = SUBSCRIPTIONS.counter(registry)
+        self.subscriptions_rejected = SUBSCRIPTIONS_REJECTED.counter(registry)
+
+
 class StoreMetrics:
     """What the store counts besides its own numbers. Without a registry it counts unseen."""
 

@@ -1,4 +1,4 @@
-"""The store: the single source of truth of the agent's state. Each write is decided, appended to the journal, then applied.
+"""The store: the single source of truth of the agent's state. A write is decided, appended to the journal, then applied.
 
 A write is decided against the tail, the newest accepted snapshot, without awaiting: so no lock is needed, and concurrent
 writers share one fsync. It is applied, and can be seen, in order and only once it is durable.
@@ -85,9 +85,10 @@ class _Lost(Exception):  # noqa: N818  (never seen outside this module)
 class AsyncStateStore:
     """The agent's state, versioned: in memory by default, or in front of a journal.
 
-    `machine` gives the states and the transitions allowed (default: no rules). `audience` is the set of listeners that
-    shares `max_subscribers` with others. `history_limit` bounds the transitions that `transition` keeps in a snapshot.
-    With a journal that may hold a state already, await `recover` first; `initial_state` is for a store in memory.
+    `machine` gives the states and the transitions allowed (default: the states of `FsmState`, every move). `audience` is
+    the set of listeners when others share it, with its own limit. `history_limit` bounds the transitions that `transition`
+    keeps in a snapshot. With a journal that may hold a state already, await `recover` first; `initial_state` is for a
+    store in memory.
     """
 
     def __init__(
@@ -103,15 +104,15 @@ class AsyncStateStore:
         history_limit: int = 16,
         metrics: StoreMetrics | None = None,
     ) -> None:
-        self.journal = journal or MemoryJournal()
-        self.machine = machine
+        self.journal = MemoryJournal() if journal is None else journal
+        self.machine = Machine() if machine is None else machine
         self.rejections = Rejections()
         self.transitions: dict[tuple[str, str], int] = {}
         self.illegal_accepted = 0
         self.version_rewrites = 0
         self.state_entered_ts = 0.0
         self.creation_ts = time.time()
-        self._audience = audience or Audience(max_subscribers)
+        self._audience = Audience(max_subscribers) if audience is None else audience
         self._queue_size = queue_size
         self._readers: dict[asyncio.Queue[FsmSnapshot], Seat] = {}
         self._thresholds = thresholds or Thresholds()
@@ -220,10 +221,10 @@ class AsyncStateStore:
         current = tail.version if tail else NO_VERSION
         self._check_state(snapshot)
         for expectation in expected:
-            broken = expectation.broken_by(self.journal.epoch, current)
+            broken = expectation.broken_by(self.journal.epoch, tail)
             if broken:
                 raise _Lost(broken, snapshot, tail, expectation)
-        if tail and self.machine and not self._legal(self.machine, tail.state, snapshot.state):
+        if tail and not self._legal(tail.state, snapshot.state):
             allowed = self.machine.allowed(tail.state)
             raise _Lost(RejectionKind.ILLEGAL_TRANSITION, snapshot, tail, allowed=allowed)
         if snapshot.version <= current:
@@ -234,12 +235,12 @@ class AsyncStateStore:
         return snapshot
 
     def _check_state(self, snapshot: FsmSnapshot) -> None:
-        states = self.machine.states if self.machine else IntEnum
-        if not isinstance(snapshot.state, states):
+        if not isinstance(snapshot.state, self.machine.states):
             raise InvalidSnapshotError(f"{snapshot.state!r} is not a state of the machine", path="$.state")
 
-    def _legal(self, machine: Machine, source: IntEnum, target: IntEnum) -> bool:
+    def _legal(self, source: IntEnum, target: IntEnum) -> bool:
         """Whether the transition may be made. With `warn` it is counted and made."""
+        machine = self.machine
         if machine.enforcement is Enforcement.OFF or machine.allows(source, target):
             return True
         if machine.enforcement is Enforcement.ENFORCE:
@@ -251,14 +252,18 @@ class AsyncStateStore:
     def _rejection(self, lost: _Lost) -> StateStoreError:
         """Record the lost write, and give the error that tells its writer."""
         against = self._standing(lost.winner)
-        self.rejections.add(lost.kind, lost.snapshot, lost.expected, against)
+        rejection = self.rejections.add(lost.kind, lost.snapshot, lost.expected, against)
         if lost.expected is None:
-            return IllegalTransitionError(state=against.state or "", to=lost.snapshot.state.name, allowed=lost.allowed)
+            return IllegalTransitionError(
+                state=against.state or "",
+                to=lost.snapshot.state.name,
+                allowed=lost.allowed,
+                attempted=rejection.attempted,
+            )
         self._recent_conflicts.add()
-        exists = lost.expected.version == NO_VERSION
-        now = f"it is {tag(against.epoch, against.version)}" if against.state else "there is none"
-        detail = f"expected {lost.expected} as the current state, but {now}"
-        return (StateExistsError if exists else StateVersionError)(detail, expected=lost.expected, current=against)
+        error = StateExistsError if lost.expected.version == NO_VERSION else StateVersionError
+        detail = f"expected {lost.expected}, but {_describe(against)}"
+        return error(detail, expected=lost.expected, current=against, attempted=rejection.attempted)
 
     def _standing(self, snapshot: FsmSnapshot | None) -> Standing:
         if snapshot is None:
@@ -304,9 +309,8 @@ class AsyncStateStore:
         if not head:
             return
         since = max(head - _LOOK_BACK, self.journal.oldest - 1)
-        states = self.machine.states if self.machine else FsmState
         entries = await self.journal.read(since, _LOOK_BACK)
-        newest = Stored(decode_snapshot(entries[-1].document, states), entries[-1])
+        newest = Stored(decode_snapshot(entries[-1].document, self.machine.states), entries[-1])
         self._tail = newest.snapshot
         self._show(newest)
         self.state_entered_ts = _entered_at(entries)
@@ -314,7 +318,7 @@ class AsyncStateStore:
     async def initialize_if_empty(self) -> None:
         """Write the initial snapshot if there is no state."""
         if self._tail is None:
-            initial = (self.machine.initial if self.machine else None) or FsmState.BOOTING
+            initial = FsmState.BOOTING if self.machine.initial is None else self.machine.initial
             with contextlib.suppress(StateExistsError):
                 await self.set(initial_snapshot(initial), expected=NO_VERSION)
 
@@ -450,3 +454,10 @@ def _entered_at(entries: Sequence[Entry]) -> float:
             break
         entered = entry.appended_at
     return entered
+
+
+def _describe(standing: Standing) -> str:
+    if standing.state is None:
+        return "there is no state yet"
+    current = tag(standing.epoch, standing.version)
+    return f"the current version is {current}: {standing.state}, written by {standing.source_module}"

@@ -64,15 +64,19 @@ class Journal(ABC):
     async def compact(self, oldest: int) -> None:
         """Forget the revisions before `oldest`. The head is always kept."""
 
-    async def follow(self, after: int, limit: int) -> Sequence[Entry]:
-        """As `read`, but wait until there is at least one revision after `after`."""
-        while self.head <= after:
+    async def beyond(self, revision: int) -> None:
+        """Wait until the head is beyond `revision`."""
+        while self.head <= revision:
             advanced = asyncio.get_running_loop().create_future()
             self._followers.add(advanced)
             try:
                 await advanced
             finally:
                 self._followers.discard(advanced)
+
+    async def follow(self, after: int, limit: int) -> Sequence[Entry]:
+        """As `read`, but wait until there is at least one revision after `after`."""
+        await self.beyond(after)
         return await self.read(after, limit)
 
     def _advance(self, head: int) -> None:

@@ -1,0 +1,31 @@
+"""The API's application."""
+
+from collections.abc import Callable
+
+from aiohttp import web
+
+from sidecar.api import state, subscribers
+from sidecar.api.keys import DISPATCHER, REQUIRE_PRECONDITION, STORE
+from sidecar.api.middleware import answer_and_count
+from sidecar.dispatch.dispatcher import Dispatcher
+from sidecar.metrics import HttpMetrics
+from sidecar.store import AsyncStateStore
+
+
+def build_api(
+    store: AsyncStateStore,
+    dispatcher: Dispatcher,
+    metrics: HttpMetrics,
+    *,
+    draining: Callable[[], bool],
+    max_body_bytes: int,
+    require_precondition: bool,
+) -> web.Application:
+    """The application on the API's listener. It refuses everything once `draining` says so."""
+    app = web.Application(middlewares=[answer_and_count(metrics, draining)], client_max_size=max_body_bytes)
+    app[STORE] = store
+    app[DISPATCHER] = dispatcher
+    app[REQUIRE_PRECONDITION] = require_precondition
+    app.add_routes(state.routes)
+    app.add_routes(subscribers.routes)
+    return app

@@ -1,0 +1,164 @@
+"""Reading and writing the agent's state."""
+
+from enum import IntEnum
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from sidecar.api import wire
+from sidecar.api.keys import REQUIRE_PRECONDITION, STORE
+from sidecar.conflicts import Expectation
+from sidecar.document import snapshot_of
+from sidecar.errors import InvalidError, NoStateError, PreconditionRequiredError
+from sidecar.machine import Machine
+from sidecar.snapshot import FsmSnapshot
+from sidecar.store import MAX_VERSION
+
+routes = web.RouteTableDef()
+
+_state_write = wire.Body(wire.StateWrite)
+_move = wire.Body(wire.Move)
+
+
+@routes.get("/v1/state")
+async def get_state(request: web.Request) -> web.Response:
+    """The current state, or 304 when the caller has it."""
+    wire.Query(request)
+    store = request.app[STORE]
+    stored = store.read()
+    if stored is None:
+        raise NoStateError("no state has been written yet")
+    etag = wire.etag(store.journal.epoch, stored.snapshot.version)
+    if wire.not_modified(request, etag):
+        return web.Response(status=304, headers={"ETag": etag})
+    return wire.answer_state(store.journal.epoch, stored)
+
+
+@routes.put("/v1/state")
+async def put_state(request: web.Request) -> web.Response:
+    """Write the state: the body's snapshot replaces the current one."""
+    enforce_version = wire.Query(request, "enforce_version").flag("enforce_version")
+    expected = wire.preconditions(request)
+    change: wire.StateWrite = await _state_write.read(request)
+    if enforce_version:
+        if change.version is None:
+            raise InvalidError("enforce_version needs the version to be enforced", path="$.version")
+        expected.append(Expectation(below=change.version))
+    _require_precondition(request, expected)
+    store = request.app[STORE]
+    states = store.machine.states
+    stored = await store.write(lambda tail: _replacement(change, tail, states), *expected)
+    return wire.answer_state(store.journal.epoch, stored, status=201 if stored.entry.revision == 1 else 200)
+
+
+def _replacement(change: wire.StateWrite, tail: FsmSnapshot | None, states: type[IntEnum]) -> FsmSnapshot:
+    """The change as a snapshot. What it leaves open follows from the state it replaces."""
+    filled: dict[str, Any] = {}
+    if change.version is None:
+        filled["version"] = tail.version + 1 if tail else 0
+    if tail:
+        if not change.fsm_instance_id:
+            filled["fsm_instance_id"] = tail.fsm_instance_id
+        if change.prev_state is None:
+            previous = tail.prev_state if tail.state.name == change.state else tail.state
+            filled["prev_state"] = previous.name if previous is not None else None
+    return snapshot_of(msgspec.structs.replace(change, **filled) if filled else change, states)
+
+
+def _require_precondition(request: web.Request, expected: list[Expectation]) -> None:
+    if request.app[REQUIRE_PRECONDITION] and not expected:
+        raise PreconditionRequiredError(
+            "say what the write expects: If-Match with the ETag of GET /v1/state, If-None-Match: *, or enforce_version=true"
+        )
+
+
+@routes.post("/v1/transitions")
+async def post_transition(request: web.Request) -> web.Response:
+    """Go to a state: the sidecar builds the next snapshot, and adds the transition to its history."""
+    wire.Query(request)
+    expected = wire.preconditions(request)
+    move: wire.Move = await _move.read(request)
+    store = request.app[STORE]
+    target = _state(store.machine, move.to, "$.to")
+    if move.source is not None:
+        expected.append(Expectation(state=_state(store.machine, move.source, "$.from").name))
+    _require_precondition(request, expected)
+    stored = await store.transition(target, move.reason, *expected, source_module=move.source_module)
+    return wire.answer_state(store.journal.epoch, stored, status=201 if stored.entry.revision == 1 else 200)
+
+
+def _state(machine: Machine, name: str, path: str) -> IntEnum:
+    state = machine.states.__members__.get(name)
+    if state is None:
+        raise InvalidError(f"expected one of {', '.join(machine.states.__members__)}", path=path)
+    return state
+
+
+@routes.get("/v1/state/meta")
+async def get_state_meta(request: web.Request) -> web.Response:
+    """The current state, or null, and what the store knows about itself."""
+    wire.Query(request)
+    store = request.app[STORE]
+    _, meta = await store.get_with_meta()
+    current = store.current
+    document = msgspec.Raw(current.entry.document) if current else None
+    revision = current.entry.revision if current else 0
+    return wire.answer({"epoch": store.journal.epoch, "revision": revision, "snapshot": document, "meta": meta})
+
+
+@routes.get("/v1/history")
+async def get_history(request: web.Request) -> web.Response:
+    """Revisions after `after` (default: from the oldest kept), oldest first, at most `limit`. Page on with the last one's."""
+    query = wire.Query(request, "after", "limit")
+    journal = request.app[STORE].journal
+    after = query.integer("after", default=journal.oldest - 1, least=0, most=MAX_VERSION)
+    entries = await journal.read(after, query.integer("limit", default=100, least=1, most=1000))
+    page = [msgspec.Raw(wire.state_document(journal.epoch, entry.revision, entry.document)) for entry in entries]
+    return wire.answer({"epoch": journal.epoch, "oldest": journal.oldest, "head": journal.head, "entries": page})
+
+
+@routes.get("/v1/conflicts")
+async def get_conflicts(request: web.Request) -> web.Response:
+    """The last rejected writes, newest first: who tried what against whom, and when."""
+    wire.Query(request)
+    rejections = request.app[STORE].rejections
+    return wire.answer({"counts": rejections.counts, "conflicts": rejections.newest_first()})
+
+
+@routes.get("/v1/machine")
+async def get_machine(request: web.Request) -> web.Response:
+    """The states, the transitions allowed, and where the agent is. As JSON, or as a Mermaid diagram."""
+    as_mermaid = wire.Query(request, "format").choice("format", "json", "mermaid") == "mermaid"
+    store = request.app[STORE]
+    machine, current = store.machine, store.current
+    state = current.snapshot.state if current else None
+    if as_mermaid:
+        return web.Response(text=machine.mermaid(state))
+    transitions = None
+    if machine.transitions is not None:
+        transitions = {source.name: machine.allowed(source) for source in machine.states}
+    return wire.answer(
+        {
+            "states": list(machine.states.__members__),
+            "initial": machine.initial.name if machine.initial is not None else None,
+            "transitions": transitions,
+            "enforcement": machine.enforcement,
+            "current": state.name if state is not None else None,
+            "allowed": machine.allowed(state) if state is not None else list(machine.states.__members__),
+        }
+    )
+
+
+@routes.get("/v1/health")
+async def get_health(request: web.Request) -> web.Response:
+    """The store's health, as `health_check` tells it."""
+    wire.Query(request)
+    return wire.answer(await request.app[STORE].health_check())
+
+
+@routes.get("/v1/metrics.json")
+async def get_metrics(request: web.Request) -> web.Response:
+    """The store's numbers, as `get_metrics` tells them."""
+    wire.Query(request)
+    return wire.answer(await request.app[STORE].get_metrics())

@@ -1,0 +1,248 @@
+"""Bytes to structs and back: what the API reads and writes, and what it refuses to read."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from sidecar.conflicts import NO_VERSION, Expectation
+from sidecar.document import SnapshotDocument, TransitionDocument
+from sidecar.errors import InvalidError, MalformedError, MediaTypeError
+from sidecar.frozen import MAX_DEPTH
+from sidecar.store import MAX_VERSION, Stored
+from sidecar.units import Seconds
+
+SubscriberId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_VERSION)]
+_Text = Annotated[str, msgspec.Meta(max_length=4096)]
+_Name = Annotated[str, msgspec.Meta(max_length=128)]
+_WallTime = Annotated[float, msgspec.Meta(ge=0, le=253402300799)]  # the last second of the year 9999
+_MonotonicTime = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class TransitionWrite(TransitionDocument, frozen=True, forbid_unknown_fields=True):
+    """A transition in the history of a `PUT /v1/state`."""
+
+    trigger_event: _Text = ""
+    error_message: _Text = ""
+    ts_mono: _MonotonicTime = 0.0
+    ts_wall: _WallTime = 0.0
+
+
+class StateWrite(SnapshotDocument, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The body of `PUT /v1/state`: the snapshot's fields. Without a version it takes the one after the current."""
+
+    version: _Count | None = None  # type: ignore[assignment]  # filled in at the moment of the decision
+    reason: _Text = ""
+    ts_mono: _MonotonicTime = 0.0
+    ts_wall: _WallTime = 0.0
+    snapshot_id: _Name = ""
+    fsm_instance_id: _Name = ""
+    source_module: _Name = "fsm_handler"
+    attempt_count: _Count = 0
+    history: Annotated[tuple[TransitionWrite, ...], msgspec.Meta(max_length=1000)] = ()
+
+
+class Move(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /v1/transitions`."""
+
+    to: str
+    reason: _Text = ""
+    source: str | None = msgspec.field(default=None, name="from")
+    source_module: _Name | None = None
+
+
+class SubscriberWrite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `PUT /v1/subscribers/{id}`."""
+
+    url: str
+    secret: str | None = None
+    timeout: str | None = None
+    max_lag: Annotated[int, msgspec.Meta(ge=0, le=MAX_VERSION)] | None = None
+
+
+class NewSubscriber(SubscriberWrite, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /v1/subscribers`: an id is made when there is none."""
+
+    id: SubscriberId | None = None
+
+
+class Body:
+    """Reads bodies of one type."""
+
+    def __init__(self, kind: type[Any]) -> None:
+        self._decode = msgspec.json.Decoder(kind).decode
+        self._keys = [json.dumps(key).encode() for key in _keys_of(kind)]
+
+    async def read(self, request: web.Request) -> Any:
+        """The body. Raises `MediaTypeError`, `MalformedError`, `InvalidError`, and aiohttp's 413 beyond the limit."""
+        _check_media_type(request.headers)
+        body = await request.read()
+        try:
+            value = self._decode(body)
+        except msgspec.ValidationError as error:
+            detail, _, path = str(error).partition(" - at `")
+            raise InvalidError(detail[:200], path=path.rstrip("`") or "$") from None
+        except UnicodeDecodeError:
+            raise MalformedError("the body is not valid UTF-8") from None
+        except RecursionError:
+            raise MalformedError(f"the body is nested deeper than {MAX_DEPTH} levels") from None
+        except msgspec.DecodeError as error:
+            raise MalformedError(str(error)) from None
+        self._refuse_duplicates(body)
+        return value
+
+    def _refuse_duplicates(self, body: bytes) -> None:
+        """Of a key given twice one would win silently. Where none that we read stands twice or is escaped, there is none."""
+        count = body.count
+        for key in self._keys:
+            if count(key) > 1:
+                break
+        else:
+            if b"\\u" not in body:
+                return
+        pairs = json.loads(body, object_pairs_hook=_Pairs)
+        _refuse_duplicate_keys(pairs, "$")
+        for n, item in enumerate(dict(pairs).get("history") or ()):
+            _refuse_duplicate_keys(item, f"$.history[{n}]")
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object with its keys as they came."""
+
+
+def _refuse_duplicate_keys(pairs: _Pairs, path: str) -> None:
+    seen = set()
+    for key, _ in pairs:
+        if key in seen:
+            raise MalformedError(f"a key is given twice in {path}")
+        seen.add(key)
+
+
+def _keys_of(kind: type[Any]) -> list[str]:
+    fields = list(msgspec.structs.fields(kind))
+    if issubclass(kind, SnapshotDocument):
+        fields += msgspec.structs.fields(TransitionWrite)
+    return [field.encode_name for field in fields]
+
+
+def _check_media_type(headers: Mapping[str, str]) -> None:
+    if "Content-Encoding" in headers:
+        raise MediaTypeError("send the body without a Content-Encoding")
+    media_type, _, parameters = headers.get("Content-Type", "").partition(";")
+    charset = parameters.strip().lower().removeprefix("charset=").strip('"')
+    if media_type.strip().lower() != "application/json" or charset not in ("", "utf-8"):
+        raise MediaTypeError("send the body as Content-Type: application/json, in UTF-8")
+
+
+_Known = TypeVar("_Known", bound=str)
+_ETAG = re.compile(r'"([a-z0-9]{1,32})-(0|[1-9]\d{0,15})"')
+_ANY_ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"')
+
+
+def etag(epoch: str, version: int) -> str:
+    """The strong ETag of a version, its journal's epoch included: a version from a lost journal never matches."""
+    return f'"{epoch}-{version}"'
+
+
+def preconditions(request: web.Request) -> list[Expectation]:
+    """What `If-Match` and `If-None-Match: *` expect. Raises `MalformedError`."""
+    expected = []
+    match = request.headers.get("If-Match")
+    if match is not None:
+        expected.append(Expectation() if match == "*" else _expectation(match))
+    none_match = request.headers.get("If-None-Match")
+    if none_match is not None:
+        if none_match != "*":
+            raise MalformedError("a write takes If-None-Match only as *, to create the state")
+        expected.append(Expectation(version=NO_VERSION))
+    return expected
+
+
+def _expectation(text: str) -> Expectation:
+    tag = _ETAG.fullmatch(text)
+    if not tag or int(tag[2]) > MAX_VERSION:
+        raise MalformedError('If-Match takes one ETag as GET /v1/state gives it, such as "k3f9-17", in double quotes, or *')
+    return Expectation(version=int(tag[2]), epoch=tag[1])
+
+
+def not_modified(request: web.Request, current: str) -> bool:
+    """Whether `If-None-Match` names the current ETag (RFC 9110, section 13.1.2). Raises `MalformedError`."""
+    header = request.headers.get("If-None-Match")
+    if header is None:
+        return False
+    if header == "*":
+        return True
+    tags = [tag.strip() for tag in header.split(",")]
+    if not all(_ANY_ETAG.fullmatch(tag) for tag in tags):
+        raise MalformedError("If-None-Match takes ETags in double quotes, or *")
+    return current in (tag.removeprefix("W/") for tag in tags)
+
+
+class Query:
+    """The query parameters. One that is not known is refused: it might have meant something."""
+
+    def __init__(self, request: web.Request, *known: str) -> None:
+        self._values = request.query
+        for name in self._values:
+            if name not in known:
+                raise MalformedError(f"unknown query parameter; known here: {', '.join(known) or 'none'}")
+            if len(self._values.getall(name)) > 1:
+                raise MalformedError(f"the query parameter {name} is given twice")
+
+    def flag(self, name: str) -> bool:
+        value = self._values.get(name, "false")
+        if value not in ("true", "false"):
+            raise MalformedError(f"the query parameter {name} is true or false")
+        return value == "true"
+
+    def integer(self, name: str, *, default: int, least: int, most: int) -> int:
+        text = self._values.get(name)
+        if text is None:
+            return default
+        if not (text.isascii() and text.isdigit() and len(text) <= 16 and least <= int(text) <= most):
+            raise MalformedError(f"the query parameter {name} is a number from {least} to {most}")
+        return int(text)
+
+    def choice(self, name: str, *values: str) -> str:
+        value = self._values.get(name, values[0])
+        if value not in values:
+            raise MalformedError(f"the query parameter {name} is one of: {', '.join(values)}")
+        return value
+
+
+def duration(text: str, *, path: str, most: float) -> Seconds:
+    """A duration of a body. Raises `InvalidError`."""
+    try:
+        seconds = Seconds.parse(text)
+    except ValueError as error:
+        raise InvalidError(str(error), path=path) from None
+    if not 0 < seconds <= most:
+        raise InvalidError(f"expected more than 0s, at most {most:g}s", path=path)
+    return seconds
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def answer(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """A JSON answer."""
+    return web.Response(body=_encode(value), status=status, headers=headers, content_type="application/json")
+
+
+def state_document(epoch: str, revision: int, document: bytes) -> bytes:
+    """What every answer about a state is, and what webhooks carry: the snapshot with its place in the journal."""
+    return b'{"epoch":"%b","revision":%d,"snapshot":%b}' % (epoch.encode(), revision, document)
+
+
+def answer_state(epoch: str, stored: Stored, *, status: int = 200) -> web.Response:
+    """The state with its ETag. Its bytes come from the journal: nothing is encoded twice."""
+    return web.Response(
+        body=state_document(epoch, stored.entry.revision, stored.entry.document),
+        status=status,
+        headers={"Content-Type": "application/json", "ETag": etag(epoch, stored.snapshot.version)},
+    )

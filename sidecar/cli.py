@@ -1,0 +1,80 @@
+"""The command line: `fsm-sidecar run` and `fsm-sidecar check-config`."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import NoReturn
+
+from sidecar import config, logs
+from sidecar.errors import ConfigError, JournalDamagedError, JournalHeldError, StorageError
+
+EX_USAGE = 64
+EX_DATAERR = 65
+EX_UNAVAILABLE = 69
+EX_IOERR = 74
+"""Exit codes, by sysexits(3)."""
+
+_STORAGE_CODES: tuple[tuple[type[StorageError], int], ...] = (
+    (JournalHeldError, EX_UNAVAILABLE),
+    (JournalDamagedError, EX_DATAERR),
+    (StorageError, EX_IOERR),
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Wrong usage ends with 64, as a wrong config file does."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(EX_USAGE, f"{self.prog}: {message}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[str | None], None] = options.command
+    try:
+        command(options.config)
+    except ConfigError as error:
+        print(*error.problems, sep="\n", file=sys.stderr)
+        return EX_USAGE
+    except StorageError as error:
+        print(f"fsm-sidecar: {error}", file=sys.stderr)
+        return next(code for kind, code in _STORAGE_CODES if isinstance(error, kind))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="fsm-sidecar", description="The single source of truth of an agent's state.")
+    parser.add_argument("--version", action="version", version=f"fsm-sidecar {version('fsm-sidecar')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="run the sidecar until SIGTERM or SIGINT")
+    run.add_argument("--config", metavar="FILE", help="the YAML file; without it the defaults hold, the journal in this folder")
+    run.set_defaults(command=_run)
+    check = commands.add_parser("check-config", help="check a YAML file, list every problem, print what is in force")
+    check.add_argument("config", metavar="FILE")
+    check.set_defaults(command=_check_config)
+    return parser
+
+
+def _run(path: str | None) -> None:
+    settings = config.load(path)
+    logs.configure(level=settings.logging.level, format=settings.logging.format)
+    from sidecar.service import serve  # here, because its imports take time that check-config need not spend
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(serve(settings))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _check_config(path: str | None) -> None:
+    print(config.effective(config.load(path)), end="")

@@ -1,0 +1,124 @@
+"""The dispatcher: owns the delivery loops, one for each subscriber that is served."""
+
+import asyncio
+import time
+
+import aiohttp
+
+from sidecar.audience import Audience
+from sidecar.dispatch import message
+from sidecar.dispatch.delivery import Delivery, Jump, Policy
+from sidecar.dispatch.roster import Reason, Roster, Settings, Status, Subscriber
+from sidecar.dispatch.webhook import Attempt, Outcome
+from sidecar.journal import Journal
+from sidecar.metrics import DispatchMetrics
+from sidecar.tasks import first_of
+
+HOUSEKEEPING_SECONDS = 1.0
+"""How often cursors are saved: after a crash, at most the deliveries of this time are repeated."""
+_DRAIN_LOOK_SECONDS = 0.02
+
+
+class Dispatcher:
+    """Starts and stops the loops as subscribers come and go. `run` is its core task; `stamped_at` says when it last turned."""
+
+    def __init__(
+        self,
+        *,
+        roster: Roster,
+        journal: Journal,
+        session: aiohttp.ClientSession,
+        policy: Policy,
+        max_in_flight: int,
+        audience: Audience,
+        metrics: DispatchMetrics,
+    ) -> None:
+        self.roster = roster
+        self.stamped_at = time.monotonic()
+        self._journal = journal
+        self._session = session
+        self._policy = policy
+        self._audience = audience
+        self._metrics = metrics
+        self._slots = asyncio.Semaphore(max_in_flight)
+        self._deliveries: dict[str, Delivery] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._group = asyncio.TaskGroup()
+        _create_at_zero(metrics)
+
+    async def run(self) -> None:
+        """Serve everybody in the roster, and keep house. A loop that dies takes this task with it."""
+        async with self._group:
+            for subscriber in self.roster.served():
+                self._serve(subscriber)
+            while True:
+                self.stamped_at = time.monotonic()
+                self.roster.save_changed()
+                self.roster.drop_old_tombstones()
+                await asyncio.sleep(HOUSEKEEPING_SECONDS)
+
+    def _serve(self, subscriber: Subscriber) -> None:
+        delivery = self._deliveries[subscriber.id] = self._delivery_to(subscriber)
+        self._tasks[subscriber.id] = self._group.create_task(delivery.run(), name=f"delivery {subscriber.id}")
+
+    def _delivery_to(self, subscriber: Subscriber) -> Delivery:
+        return Delivery(
+            subscriber,
+            roster=self.roster,
+            journal=self._journal,
+            session=self._session,
+            slots=self._slots,
+            policy=self._policy,
+            audience=self._audience,
+            metrics=self._metrics,
+        )
+
+    async def register(self, subscriber_id: str, settings: Settings) -> tuple[Subscriber, bool]:
+        """As `Roster.register`; its deliveries start, or go on with the new settings at once."""
+        subscriber, added = await self.roster.register(subscriber_id, settings)
+        task = self._tasks.get(subscriber_id)
+        if task is None or task.done():
+            self._serve(subscriber)
+        else:
+            self._deliveries[subscriber_id].poke()
+        return subscriber, added
+
+    async def remove(self, subscriber_id: str) -> None:
+        """As `Roster.remove`; its deliveries stop first."""
+        self.roster.get(subscriber_id)
+        await self.roster.remove(subscriber_id)
+        self._deliveries.pop(subscriber_id, None)
+        task = self._tasks.pop(subscriber_id, None)
+        if task:
+            task.cancel()
+
+    async def ping(self, subscriber_id: str) -> Attempt:
+        """Send a message without a state, and say how it went. An answer ends the subscriber's wait."""
+        subscriber = self.roster.get(subscriber_id)
+        delivery = self._deliveries.get(subscriber_id) or self._delivery_to(subscriber)
+        result = await delivery.send(message.ping(epoch=self._journal.epoch, subscriber_id=subscriber_id, now=time.time()))
+        if result.outcome is Outcome.DELIVERED:
+            delivery.poke()
+        return result
+
+    async def drain(self, hurried: asyncio.Event, timeout_seconds: float) -> None:
+        """Let the subscribers that are well get what is left. Ends when they have it, the time is over, or there is a hurry."""
+        deadline = time.monotonic() + timeout_seconds
+        while not (self._settled() or hurried.is_set() or time.monotonic() >= deadline):
+            await first_of(hurried, timeout_seconds=_DRAIN_LOOK_SECONDS)
+
+    def _settled(self) -> bool:
+        return all(self._deliveries[subscriber.id].settled for subscriber in self.roster.served())
+
+
+def _create_at_zero(metrics: DispatchMetrics) -> None:
+    for outcome in Outcome:
+        metrics.attempts.labels(outcome)
+    for jump in Jump:
+        metrics.skipped.labels(jump)
+    for reason in Reason:
+        metrics.evictions.labels(reason)
+    for status in Status:
+        metrics.status_changes.labels(status)
+    for refusal in ("limit", "endpoint"):
+        metrics.subscriptions_rejected.labels(refusal)

@@ -1,0 +1,257 @@
+"""The roster: who subscribes, how far each one got, and how well it goes. Kept in the journal's file."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from enum import StrEnum
+
+import msgspec
+import structlog
+
+from sidecar.audience import Audience, Seat
+from sidecar.database import Database
+from sidecar.dispatch.secret import Secret
+from sidecar.dispatch.target import check_url
+from sidecar.dispatch.webhook import Attempt
+from sidecar.errors import (
+    ConfiguredSubscriberError,
+    EndpointRefusedError,
+    StorageError,
+    SubscriberLimitError,
+    UnknownSubscriberError,
+)
+from sidecar.metrics import DispatchMetrics
+
+_log = structlog.get_logger("roster")
+
+_SAVE = "INSERT INTO subscribers (id, record) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET record = excluded.record"
+_DELETE = "DELETE FROM subscribers WHERE id = ?"
+
+
+class Status(StrEnum):
+    """A subscriber's life. One success makes it active again; an evicted one comes back when it is registered again."""
+
+    ACTIVE = "active"
+    DEGRADED = "degraded"
+    SUSPENDED = "suspended"
+    EVICTED = "evicted"
+
+
+class Reason(StrEnum):
+    """Why a subscriber was evicted."""
+
+    FAILING = "failing"
+    GONE = "gone"
+    UNCONFIGURED = "unconfigured"
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What a subscriber asks for. `max_lag` in revisions. None: the default of the configuration."""
+
+    url: str
+    secret: str | None = None
+    timeout_seconds: float | None = None
+    max_lag: int | None = None
+
+
+class Subscriber(msgspec.Struct):
+    """One subscriber. `cursor`: the last revision it acknowledged; None: nothing yet.
+
+    `failures` are consecutive, `failing_seconds` is the time since the first of them. `…_at`: seconds since the Unix epoch.
+    """
+
+    id: str
+    settings: Settings
+    configured: bool = False
+    cursor: int | None = None
+    status: Status = Status.ACTIVE
+    failures: int = 0
+    failing_seconds: float = 0.0
+    last_outcome: str | None = None
+    last_http_status: int | None = None
+    last_success_at: float = 0.0
+    evicted_at: float = 0.0
+    evicted_reason: Reason | None = None
+
+    @property
+    def secret(self) -> Secret | None:
+        return Secret.parse(self.settings.secret) if self.settings.secret else None
+
+
+class Roster:
+    """The subscribers by id; the evicted ones stay as tombstones for a while. Without a database it lives in memory."""
+
+    def __init__(
+        self, database: Database | None, audience: Audience, metrics: DispatchMetrics, *, tombstone_seconds: float
+    ) -> None:
+        self._database = database
+        self._audience = audience
+        self._metrics = metrics
+        self._tombstone_seconds = tombstone_seconds
+        self._subscribers: dict[str, Subscriber] = {}
+        self._seats: dict[str, Seat] = {}
+        self._unsaved: set[str] = set()
+
+    async def load(self) -> None:
+        """Take up the subscribers that the last process left."""
+        rows = await self._database.read("SELECT record FROM subscribers ORDER BY rowid") if self._database else []
+        for (record,) in rows:
+            subscriber = msgspec.json.decode(record, type=Subscriber)
+            self._subscribers[subscriber.id] = subscriber
+            if subscriber.status is not Status.EVICTED:
+                self._seats[subscriber.id] = self._audience.admit(subscriber.id)
+
+    def configure(self, configured: Iterable[tuple[str, Settings]]) -> None:
+        """Make the subscribers of the config file what it says: new, changed, or no longer there."""
+        wanted = dict(configured)
+        for subscriber in [s for s in self if s.configured and s.id not in wanted]:
+            self.evict(subscriber, Reason.UNCONFIGURED)
+        for subscriber_id, settings in wanted.items():
+            subscriber = self._enrol(subscriber_id, settings)
+            subscriber.configured = True
+            self.changed(subscriber)
+
+    async def register(self, subscriber_id: str, settings: Settings) -> tuple[Subscriber, bool]:
+        """Register, change or bring back a subscriber; durable on return. True: it was not served before.
+
+        A secret that is not given stays as it was; a new subscriber gets one made. Raises `SubscriberLimitError`,
+        `EndpointRefusedError`, and `ConfiguredSubscriberError` for one that the config file owns.
+        """
+        known = self._subscribers.get(subscriber_id)
+        if known and known.configured and known.status is not Status.EVICTED:
+            raise ConfiguredSubscriberError(f"subscriber {subscriber_id} is written in the config file; change it there")
+        self._check(settings)
+        if settings.secret is None:
+            secret = known.settings.secret if known else Secret.generate().text
+            settings = msgspec.structs.replace(settings, secret=secret)
+        served = known is not None and known.status is not Status.EVICTED
+        try:
+            subscriber = self._enrol(subscriber_id, settings)
+        except SubscriberLimitError:
+            self._metrics.subscriptions_rejected.labels("limit").inc()
+            raise
+        subscriber.configured = False
+        self._metrics.subscriptions.inc()
+        await self._save(subscriber)
+        return subscriber, not served
+
+    def _check(self, settings: Settings) -> None:
+        try:
+            check_url(settings.url)
+        except EndpointRefusedError:
+            self._metrics.subscriptions_rejected.labels("endpoint").inc()
+            raise
+
+    def _enrol(self, subscriber_id: str, settings: Settings) -> Subscriber:
+        subscriber = self._subscribers.get(subscriber_id)
+        if subscriber_id not in self._seats:
+            self._seats[subscriber_id] = self._audience.join(subscriber_id)
+        if subscriber is None:
+            subscriber = self._subscribers[subscriber_id] = Subscriber(subscriber_id, settings)
+        subscriber.settings = settings
+        if subscriber.status is Status.EVICTED:
+            subscriber.failures, subscriber.failing_seconds = 0, 0.0
+            subscriber.evicted_at, subscriber.evicted_reason = 0.0, None
+            self.set_status(subscriber, Status.ACTIVE)
+        return subscriber
+
+    async def remove(self, subscriber_id: str) -> None:
+        """Forget a subscriber and its cursor; durable on return."""
+        subscriber = self.get(subscriber_id)
+        if subscriber.configured and subscriber.status is not Status.EVICTED:
+            raise ConfiguredSubscriberError(f"subscriber {subscriber_id} is written in the config file; remove it there")
+        self._forget(subscriber)
+        if self._database:
+            await self._database.execute(_DELETE, (subscriber_id,))
+
+    def _forget(self, subscriber: Subscriber) -> None:
+        del self._subscribers[subscriber.id]
+        self._unsaved.discard(subscriber.id)
+        self._leave(subscriber)
+
+    def _leave(self, subscriber: Subscriber) -> None:
+        seat = self._seats.pop(subscriber.id, None)
+        if seat:
+            seat.leave()
+
+    def evict(self, subscriber: Subscriber, reason: Reason) -> None:
+        """Stop serving a subscriber. Its tombstone keeps the cursor."""
+        subscriber.evicted_at, subscriber.evicted_reason = time.time(), reason
+        self._leave(subscriber)
+        self._audience.dead_removed += reason is not Reason.UNCONFIGURED
+        self._metrics.evictions.labels(reason).inc()
+        self.set_status(subscriber, Status.EVICTED)
+
+    def set_status(self, subscriber: Subscriber, status: Status) -> None:
+        """Change the status: counted, logged and saved. The same status again does nothing."""
+        before, subscriber.status = subscriber.status, status
+        seat = self._seats.get(subscriber.id)
+        if seat:
+            seat.active = status is not Status.SUSPENDED
+        if before is status:
+            return
+        self._metrics.status_changes.labels(status).inc()
+        write = _log.info if status is Status.ACTIVE else _log.warning
+        write(
+            "subscriber_status_changed",
+            subscriber=subscriber.id,
+            before=str(before),
+            status=str(status),
+            failures=subscriber.failures,
+            outcome=subscriber.last_outcome,
+            cursor=subscriber.cursor,
+            reason=subscriber.evicted_reason,
+        )
+        self.changed(subscriber)
+        self.save_changed()
+
+    def record(self, subscriber: Subscriber, attempt: Attempt) -> None:
+        """Keep what the last attempt was."""
+        subscriber.last_outcome, subscriber.last_http_status = str(attempt.outcome), attempt.status
+        self.changed(subscriber)
+
+    def changed(self, subscriber: Subscriber) -> None:
+        """Remember to save it with the next batch."""
+        self._unsaved.add(subscriber.id)
+
+    def save_changed(self) -> None:
+        """Hand all unsaved subscribers to the database, without waiting. A storage that failed ends the process elsewhere."""
+        unsaved, self._unsaved = self._unsaved, set()
+        if self._database:
+            for subscriber_id in unsaved:
+                self._database.write(_SAVE, self._row(self._subscribers[subscriber_id]), lambda error: None)
+
+    async def _save(self, subscriber: Subscriber) -> None:
+        self._unsaved.discard(subscriber.id)
+        if self._database:
+            try:
+                await self._database.execute(_SAVE, self._row(subscriber))
+            except StorageError:
+                self.changed(subscriber)  # it is served already, and saved as soon as there is room again
+                raise
+
+    def _row(self, subscriber: Subscriber) -> tuple[str, bytes]:
+        return subscriber.id, msgspec.json.encode(subscriber)
+
+    def drop_old_tombstones(self) -> None:
+        """Forget those evicted longer ago than they are kept, and the oldest ones beyond the limit of subscribers."""
+        tombstones = sorted((s for s in self if s.status is Status.EVICTED), key=lambda s: s.evicted_at, reverse=True)
+        kept_since = time.time() - self._tombstone_seconds
+        for place, subscriber in enumerate(tombstones):
+            if subscriber.evicted_at < kept_since or place >= self._audience.limit:
+                self._forget(subscriber)
+                if self._database:
+                    self._database.write(_DELETE, (subscriber.id,), lambda error: None)
+
+    def get(self, subscriber_id: str) -> Subscriber:
+        """Raises `UnknownSubscriberError`."""
+        try:
+            return self._subscribers[subscriber_id]
+        except KeyError:
+            raise UnknownSubscriberError("no subscriber has this id") from None
+
+    def served(self) -> Sequence[Subscriber]:
+        """All but the evicted."""
+        return [subscriber for subscriber in self if subscriber.status is not Status.EVICTED]
+
+    def __iter__(self) -> Iterator[Subscriber]:
+        return iter(list(self._subscribers.values()))

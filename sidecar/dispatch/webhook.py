@@ -1,0 +1,137 @@
+"""One HTTP attempt at a webhook. It never sleeps and never retries: `delivery.py` decides what follows from the outcome."""
+
+import time
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from sidecar.dispatch.message import Message
+from sidecar.dispatch.secret import Secret
+
+ANSWER_BYTES = 4096
+"""So much of an answer is read, so that its connection can be used again. A longer answer costs its connection."""
+
+
+class Outcome(StrEnum):
+    """How an attempt ended."""
+
+    DELIVERED = "delivered"
+    GONE = "gone"
+    TIMEOUT = "timeout"
+    DNS = "dns"
+    CONNECT = "connect"
+    TLS = "tls"
+    DISCONNECTED = "disconnected"
+    REDIRECT = "redirect"
+    BUSY = "busy"
+    CLIENT_ERROR = "client_error"
+    SERVER_ERROR = "server_error"
+    PROTOCOL = "protocol"
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """One attempt: its outcome, the HTTP status if there was one, its duration, and how long the receiver asked to wait."""
+
+    outcome: Outcome
+    status: int | None
+    seconds: float
+    retry_after_seconds: float = 0.0
+
+
+async def attempt(
+    session: aiohttp.ClientSession, url: URL, message: Message, secret: Secret | None, timeout: aiohttp.ClientTimeout
+) -> Attempt:
+    """POST the message once. Every fault of the receiver and of the network is an outcome; nothing is raised for them."""
+    started = time.perf_counter()
+    status: int | None = None
+    outcome = Outcome.PROTOCOL
+    retry_after = 0.0
+    try:
+        async with session.post(
+            url, data=message.body, headers=_headers(message, secret), timeout=timeout, allow_redirects=False
+        ) as response:
+            status, outcome = response.status, _outcome_of(response.status)
+            retry_after = _retry_after(response.headers.get("Retry-After"))
+            await _drain(response)
+    except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+        if status is None:  # with a status the receiver has answered, whatever became of the rest
+            outcome = _fault(error)
+    return Attempt(outcome, status, time.perf_counter() - started, retry_after)
+
+
+def _headers(message: Message, secret: Secret | None) -> dict[str, str]:
+    """Standard Webhooks headers, and CloudEvents attributes beside them (CloudEvents HTTP binding, binary mode)."""
+    timestamp = int(time.time())
+    headers = {
+        "Content-Type": "application/json",
+        "User-Agent": "fsm-sidecar",
+        "webhook-id": message.id,
+        "webhook-timestamp": str(timestamp),
+        "ce-specversion": "1.0",
+        "ce-id": message.id,
+        "ce-source": "/fsm-sidecar",
+        "ce-type": message.type,
+        "ce-time": message.time,
+    }
+    if secret:
+        headers["webhook-signature"] = secret.sign(message.id, timestamp, message.body)
+    return headers
+
+
+async def _drain(response: aiohttp.ClientResponse) -> None:
+    left = ANSWER_BYTES
+    while not response.content.at_eof():
+        chunk = await response.content.read(left + 1)
+        left -= len(chunk)
+        if left < 0:
+            response.close()
+            return
+
+
+def _outcome_of(status: int) -> Outcome:
+    if status == 410:
+        return Outcome.GONE
+    if status in (408, 425, 429):
+        return Outcome.BUSY
+    by_class = {2: Outcome.DELIVERED, 3: Outcome.REDIRECT, 4: Outcome.CLIENT_ERROR, 5: Outcome.SERVER_ERROR}
+    return by_class.get(status // 100, Outcome.PROTOCOL)
+
+
+def _fault(error: Exception) -> Outcome:
+    if isinstance(error, TimeoutError):  # first: it is an OSError too, and aiohttp's timeouts are both
+        return Outcome.TIMEOUT
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return Outcome.DNS
+    if isinstance(error, aiohttp.ClientSSLError):
+        return Outcome.TLS
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return Outcome.CONNECT
+    if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | ConnectionError):
+        return Outcome.DISCONNECTED
+    return Outcome.PROTOCOL
+
+
+def _retry_after(value: str | None) -> float:
+    """Seconds to wait (RFC 9110, section 10.2.3), 0 for none and for what cannot be read."""
+    if value is None:
+        return 0.0
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+def client_session() -> aiohttp.ClientSession:
+    """The session all attempts share: no redirects, no cookies, no proxy from the environment, nothing decompressed."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=15.0),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+        auto_decompress=False,
+        skip_auto_headers=("Accept", "Accept-Encoding"),
+    )

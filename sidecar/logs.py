@@ -1,0 +1,75 @@
+"""Log lines: for people on a terminal, JSON elsewhere. One line for what matters, none per request."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+
+def configure(*, level: str, format: str) -> None:
+    """Set up logging to standard error. `format`: console, json, or auto (console on a terminal)."""
+    console = format == "console" or (format == "auto" and sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        _first_things_first,
+    ]
+    renderer: structlog.typing.Processor = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]
+        )
+    )
+    logging.basicConfig(
+        handlers=[handler], level=max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()]), force=True
+    )
+
+
+def _first_things_first(logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """When, how grave and what, before the details."""
+    return {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event} | event
+
+
+class Summarised:
+    """A log line of which at most `per_second` are written a second; the rest of the second becomes one line that counts them.
+
+    A line costs as much as the write that it tells of.
+    """
+
+    def __init__(self, write: Callable[..., Any], per_second: int = 50) -> None:
+        self._write = write
+        self._per_second = per_second
+        self._written = 0
+        self._left_out = 0
+        self._last: dict[str, Any] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __call__(self, event: str, **fields: Any) -> None:
+        """Write the line, or count it. On the event loop only."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(1.0, self._next_second, event)
+        if self._written < self._per_second:
+            self._written += 1
+            self._write(event, **fields)
+        else:
+            self._left_out += 1
+            self._last = fields
+
+    def _next_second(self, event: str) -> None:
+        if self._left_out:
+            self._write(
+                f"{event} (summary)", left_out=self._left_out, **{f"last_{key}": value for key, value in self._last.items()}
+            )
+        self._written = self._left_out = 0
+        self._timer = None

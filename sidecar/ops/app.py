@@ -1,0 +1,40 @@
+"""The ops listener: probes and metrics. It serves no state and takes no writes."""
+
+from collections.abc import Sequence
+
+import msgspec
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.aiohttp import make_aiohttp_handler
+
+from sidecar.ops.health import Health, Probe
+
+
+def build_ops(health: Health, registry: CollectorRegistry) -> web.Application:
+    """The application on the ops listener."""
+
+    async def livez(request: web.Request) -> web.Response:
+        return _answer(health.live())
+
+    async def readyz(request: web.Request) -> web.Response:
+        return _answer(health.ready())
+
+    async def startupz(request: web.Request) -> web.Response:
+        return _answer(health.started())
+
+    async def healthz(request: web.Request) -> web.Response:
+        return _answer([*health.started(), *health.live(), *health.ready()])
+
+    app = web.Application()
+    app.router.add_get("/livez", livez)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/startupz", startupz)
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/metrics", make_aiohttp_handler(registry))
+    return app
+
+
+def _answer(probes: Sequence[Probe]) -> web.Response:
+    ok = all(probe.ok for probe in probes)
+    body = msgspec.json.encode({"ok": ok, "checks": probes})
+    return web.Response(body=body, status=200 if ok else 503, content_type="application/json")

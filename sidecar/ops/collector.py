@@ -1,0 +1,102 @@
+"""What Prometheus reads at scrape time: the store's own numbers as gauges, and the state of everything that has one."""
+
+import platform
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
+
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
+from sidecar import metrics
+from sidecar.conflicts import VERSION_CONFLICTS
+from sidecar.dispatch.roster import Roster, Status
+from sidecar.store import AsyncStateStore
+
+MAX_SUBSCRIBER_SERIES = 50
+"""So many subscribers have series of their own; the others are counted in `fsm_subscriber_series_suppressed`."""
+
+
+class StateCollector(Collector):
+    """Reads the store and the roster once for each scrape, without awaiting: all values are of one moment."""
+
+    def __init__(
+        self,
+        store: AsyncStateStore,
+        roster: Roster,
+        *,
+        queue_length: Callable[[], int],
+        file_bytes: Callable[[], dict[str, int]],
+    ) -> None:
+        self._store = store
+        self._roster = roster
+        self._queue_length = queue_length
+        self._file_bytes = file_bytes
+
+    def collect(self) -> Iterator[Metric]:
+        numbers = self._store.numbers()
+        for key, family in metrics.STORE_GAUGES.items():
+            yield family.sample([((), numbers[key])])
+        yield from self._health()
+        yield from self._state(numbers)
+        yield from self._writes(numbers)
+        yield from self._journal()
+        yield from self._subscribers(numbers)
+        yield metrics.BUILD.sample([((version("fsm-sidecar"), platform.python_version()), 1)])
+
+    def describe(self) -> Iterable[Metric]:
+        return self.collect()
+
+    def _health(self) -> Iterator[Metric]:
+        checks = self._store.checks()
+        failing = [check.level for check in checks if not check.ok]
+        yield metrics.HEALTHY.sample([((), "issue" not in failing)])
+        yield metrics.ISSUES.sample([((), failing.count("issue"))])
+        yield metrics.WARNINGS.sample([((), failing.count("warning"))])
+        yield metrics.CHECK_OK.sample(((check.name, check.level), check.ok) for check in checks)
+
+    def _state(self, numbers: dict[str, float]) -> Iterator[Metric]:
+        store, current = self._store, self._store.current
+        state = current.snapshot.state if current else None
+        states = list(store.machine.states)
+        yield metrics.STATE.sample(((each.name,), each == state) for each in states)
+        yield metrics.STATE_CODE.sample([((), states.index(state) if state is not None else -1)])
+        yield metrics.STATE_ENTERED.sample([((), store.state_entered_ts)])
+        yield metrics.VERSION.sample([((), numbers["current_version"])])
+        yield metrics.LAST_UPDATE.sample([((), numbers["last_update_ts"])])
+        yield metrics.CREATED.sample([((), numbers["creation_ts"])])
+        yield metrics.SNAPSHOT_BYTES.sample([((), len(current.entry.document) if current else 0)])
+
+    def _writes(self, numbers: dict[str, float]) -> Iterator[Metric]:
+        store = self._store
+        yield metrics.SETS.sample([((), numbers["total_sets"])])
+        yield metrics.GETS.sample([((), numbers["total_gets"])])
+        yield metrics.CONFLICTS.sample(((kind,), store.rejections.counts[kind]) for kind in VERSION_CONFLICTS)
+        yield metrics.REWRITES.sample([((), store.version_rewrites)])
+        refused = sum(store.rejections.counts.values()) - store.rejections.version_conflicts
+        yield metrics.ILLEGAL.sample([(("refused",), refused), (("accepted",), store.illegal_accepted)])
+        yield metrics.TRANSITIONS.sample(store.transitions.items())
+
+    def _journal(self) -> Iterator[Metric]:
+        journal = self._store.journal
+        yield metrics.HEAD.sample([((), journal.head)])
+        yield metrics.OLDEST.sample([((), journal.oldest)])
+        yield metrics.QUEUE.sample([((), self._queue_length())])
+        yield metrics.FILE_BYTES.sample(((name,), size) for name, size in self._file_bytes().items())
+
+    def _subscribers(self, numbers: dict[str, float]) -> Iterator[Metric]:
+        everybody = list(self._roster)
+        head = self._store.journal.head
+        counts = dict.fromkeys(Status, 0)
+        for subscriber in everybody:
+            counts[subscriber.status] += 1
+        yield metrics.SUBSCRIBERS.sample(((status,), count) for status, count in counts.items())
+        yield metrics.SUBSCRIBERS_LIMIT.sample([((), numbers["max_subscribers"])])
+        yield metrics.NOTIFICATIONS.sample([((), numbers["notifications_sent"])])
+        yield metrics.NOTIFICATIONS_FAILED.sample([((), numbers["notifications_failed"])])
+        served = self._roster.served()
+        listed = served[:MAX_SUBSCRIBER_SERIES]
+        yield metrics.SUBSCRIBER_CURSOR.sample(((s.id,), s.cursor or 0) for s in listed)
+        yield metrics.SUBSCRIBER_LAG.sample(((s.id,), head - (s.cursor or 0)) for s in listed)
+        yield metrics.SUBSCRIBER_FAILURES.sample(((s.id,), s.failures) for s in listed)
+        yield metrics.SUBSCRIBER_SUCCESS.sample(((s.id,), s.last_success_at) for s in listed)
+        yield metrics.SUBSCRIBERS_UNLISTED.sample([((), len(served) - len(listed))])

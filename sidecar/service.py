@@ -1,0 +1,246 @@
+"""The composition root: builds every part from the configuration, runs them, and takes them down in reverse."""
+
+import asyncio
+import gc
+import os
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, disable_created_metrics
+
+from sidecar.api.app import build_api
+from sidecar.audience import Audience
+from sidecar.checks import Thresholds
+from sidecar.config import REQUEST_LINGER_SECONDS, Config, Webhooks
+from sidecar.database import Database, file_bytes
+from sidecar.dispatch.delivery import Policy
+from sidecar.dispatch.dispatcher import Dispatcher
+from sidecar.dispatch.roster import Roster, Settings
+from sidecar.dispatch.webhook import client_session
+from sidecar.errors import ConfigError, InvalidSnapshotError, StorageError
+from sidecar.journal import Journal
+from sidecar.journal.memory import MemoryJournal
+from sidecar.journal.sqlite import SqliteJournal
+from sidecar.machine import Enforcement, Machine
+from sidecar.metrics import DatabaseMetrics, DispatchMetrics, HttpMetrics, StoreMetrics
+from sidecar.ops.app import build_ops
+from sidecar.ops.collector import StateCollector
+from sidecar.ops.health import Health, Phase
+from sidecar.retention import Retention
+from sidecar.statelog import log_state_changes
+from sidecar.store import AsyncStateStore
+from sidecar.tasks import StopSignals, first_of, running
+from sidecar.units import Listen
+
+OPS_LINGER_SECONDS = 1.0
+
+_log = structlog.get_logger("service")
+
+
+async def serve(config: Config) -> None:
+    """Run until a signal asks to stop. Raises `ConfigError` or a `StorageError` for what keeps it from running.
+
+    Parts stop in the reverse order of their start, also when a start fails halfway. Ops comes first and goes last: probes
+    answer while the journal is opened, metrics while the deliveries drain.
+    """
+    service = Service(config)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(service.stop.installed())
+        await service.start(stack)
+        await service.until_stopped()
+    if service.crashed.done():
+        service.crashed.result()
+
+
+class Service:
+    """One running sidecar."""
+
+    def __init__(self, config: Config) -> None:
+        self.stop = StopSignals()
+        self.crashed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._config = config
+        self._health = Health()
+        self._closing = asyncio.Event()
+        self._registry = _registry()
+
+    async def start(self, stack: AsyncExitStack) -> None:
+        """Start every part, and leave on `stack` how it is stopped."""
+        config, registry, health = self._config, self._registry, self._health
+        ops_at = await _listen(stack, "ops", build_ops(health, registry), config.ops.listen, OPS_LINGER_SECONDS)
+
+        database = await self._open_database(stack)
+        journal = await SqliteJournal.open(database) if database else MemoryJournal()
+        audience = Audience(config.store.max_subscribers)
+        store = await self._open_store(journal, audience)
+
+        dispatch_metrics = DispatchMetrics(registry)
+        roster = Roster(database, audience, dispatch_metrics, tombstone_seconds=config.webhooks.tombstone_seconds)
+        await roster.load()
+        roster.configure(_configured(config))
+        dispatcher = Dispatcher(
+            roster=roster,
+            journal=journal,
+            session=await stack.enter_async_context(client_session()),
+            policy=_policy(config.webhooks),
+            max_in_flight=config.webhooks.max_in_flight,
+            audience=audience,
+            metrics=dispatch_metrics,
+        )
+        retention = Retention(journal, revisions=config.journal.retention.revisions)
+        health.watch_loop("dispatcher", lambda: dispatcher.stamped_at)
+        health.watch_loop("retention", lambda: retention.stamped_at)
+        current = store.current
+        state = current.snapshot.state.name if current else None
+        await stack.enter_async_context(running(retention.run(), name="retention", crashed=self.crashed))
+        await stack.enter_async_context(running(log_state_changes(journal, state), name="statelog", crashed=self.crashed))
+        stack.callback(roster.save_changed)
+        await stack.enter_async_context(running(dispatcher.run(), name="dispatcher", crashed=self.crashed))
+        stack.push_async_callback(dispatcher.drain, self.stop.hurried, config.shutdown.flush_timeout_seconds)
+
+        api = build_api(
+            store,
+            dispatcher,
+            HttpMetrics(registry),
+            draining=self._closing.is_set,
+            max_body_bytes=config.writes.max_body_bytes,
+            require_precondition=config.writes.require_precondition,
+        )
+        api_at = await _listen(stack, "api", api, config.api.listen, REQUEST_LINGER_SECONDS)
+        registry.register(
+            StateCollector(
+                store,
+                roster,
+                queue_length=lambda: database.queue_length if database else 0,
+                file_bytes=lambda: file_bytes(database.path) if database else {"db": 0, "wal": 0},
+            )
+        )
+        gc.collect()
+        gc.freeze()  # what lives as long as the process need not be looked at again
+        health.phase = Phase.READY
+        _log.info(
+            "ready",
+            api=api_at,
+            ops=ops_at,
+            journal=str(database.path) if database else "memory",
+            epoch=journal.epoch,
+            revision=journal.head,
+            state=state,
+            subscribers=len(roster.served()),
+        )
+
+    async def until_stopped(self) -> None:
+        """Wait for the signal; then, unready, still take the agent's last writes for the drain delay."""
+        await first_of(self.stop.asked, self.crashed)
+        self._health.phase = Phase.DRAINING
+        if self.crashed.done():
+            self.stop.hurried.set()
+            _log.error("stopping", cause=str(self.crashed.exception()))
+        else:
+            _log.info("stopping", drain_delay=str(self._config.shutdown.drain_delay_seconds))
+        await first_of(self.stop.hurried, self.crashed, timeout_seconds=self._config.shutdown.drain_delay_seconds)
+        self._closing.set()
+
+    async def _open_database(self, stack: AsyncExitStack) -> Database | None:
+        if self._config.journal.backend == "memory":
+            return None
+        database = Database(_absolute(self._config.journal.path), DatabaseMetrics(self._registry))
+        await stack.enter_async_context(database)
+        self._health.watch_storage(lambda: database.failed.result() if database.failed.done() else None)
+        database.failed.add_done_callback(lambda failed: self._crash(failed.result()))
+        return database
+
+    def _crash(self, error: StorageError) -> None:
+        if not self.crashed.done():
+            self.crashed.set_exception(error)
+
+    async def _open_store(self, journal: Journal, audience: Audience) -> AsyncStateStore:
+        fsm, health = self._config.fsm, self._config.health
+        machine = Machine.from_names(fsm.states, fsm.transitions, initial=fsm.initial, enforcement=Enforcement(fsm.enforcement))
+        store = AsyncStateStore(
+            queue_size=self._config.store.queue_size,
+            journal=journal,
+            machine=machine,
+            audience=audience,
+            thresholds=Thresholds(
+                conflict_ratio=health.conflict_ratio,
+                window_seconds=health.window_seconds,
+                stale_after_seconds=health.stale_after_seconds,
+            ),
+            history_limit=fsm.history_limit,
+            metrics=StoreMetrics(self._registry),
+        )
+        try:
+            await store.recover()
+        except InvalidSnapshotError as error:
+            raise ConfigError(
+                [
+                    f"fsm.states: the journal holds a state that is not listed ({error.path}: {error}); "
+                    "list it, or set another journal.path"
+                ]
+            ) from error
+        if machine.initial is not None:
+            await store.initialize_if_empty()
+        return store
+
+
+def _absolute(path: str) -> Path:
+    return Path(path).absolute()
+
+
+def _registry() -> CollectorRegistry:
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        raise ConfigError(["PROMETHEUS_MULTIPROC_DIR is set, which loses most metrics of a single process: unset it"])
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry
+
+
+def _policy(webhooks: Webhooks) -> Policy:
+    return Policy(
+        timeout_seconds=webhooks.timeout_seconds,
+        connect_timeout_seconds=webhooks.connect_timeout_seconds,
+        retry_seconds=webhooks.retry_seconds,
+        probe_interval_seconds=webhooks.probe_interval_seconds,
+        max_retry_after_seconds=webhooks.max_retry_after_seconds,
+        evict_failures=webhooks.evict_after.failures,
+        evict_seconds=webhooks.evict_after.time_seconds,
+        max_lag=webhooks.max_lag,
+    )
+
+
+def _configured(config: Config) -> list[tuple[str, Settings]]:
+    """The subscribers of the config file, with their secrets read."""
+    return [
+        (
+            each.id,
+            Settings(
+                each.url,
+                Path(each.secret_file).read_text().strip() if each.secret_file else None,
+                each.timeout_seconds,
+                each.max_lag,
+            ),
+        )
+        for each in config.subscribers
+    ]
+
+
+async def _listen(stack: AsyncExitStack, name: str, app: web.Application, at: Listen, linger_seconds: float) -> str:
+    """Serve the application until the stack unwinds; open requests get `linger_seconds` to end. Returns where it listens."""
+    runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=linger_seconds, auto_decompress=False)
+    stack.push_async_callback(runner.cleanup)  # before the setup: a failed start unwinds too
+    await runner.setup()
+    site = web.UnixSite(runner, at.socket_path) if at.socket_path else web.TCPSite(runner, at.host, at.port)
+    try:
+        await site.start()
+    except OSError as error:
+        raise ConfigError([f"{name}.listen: cannot listen on {at}: {os.strerror(error.errno or 0)}"]) from error
+    if at.socket_path:
+        os.chmod(at.socket_path, 0o600)
+        return str(at)
+    host, port = runner.addresses[0][:2]
+    return str(Listen(host=host, port=port))
