@@ -10,7 +10,8 @@ import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from ipaddress import AddressValueError, IPv6Address
-from itertools import chain
+from itertools import chain, islice
+from operator import itemgetter
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
@@ -43,7 +44,7 @@ def _between(low: float, high: float | None = None) -> Rule:
 
 
 def _length(low: int, high: int | None = None) -> Rule:
-    bounds = f"at least {low}" if high is None else f"{low} to {high}"
+    bounds = f"{low} or more" if high is None else f"{low} to {high}"
 
     def check(items: Collection[Any]) -> None:
         if len(items) < low or (high is not None and len(items) > high):
@@ -100,6 +101,7 @@ _NOUNS: dict[Any, str] = {
     Bytes: "a size",
 }
 _MAX_STATES = 256
+_SHOWN_NAMES = 20
 _SHORTEST, _LONGEST = Seconds(0.001), Seconds(365 * 86400)
 
 Amount = Annotated[int, _between(0)]
@@ -270,7 +272,7 @@ def load(path: str | None) -> Config:
     reader = _Reader()
     config = reader.config(tree)
     if reader.problems:
-        placed = sorted((_line(problem.path, lines), str(problem)) for problem in reader.problems)
+        placed = sorted(((_line(problem, lines), problem) for problem in reader.problems), key=itemgetter(0))
         raise _refusal(path, [f"{path}:{line}: {problem}" for line, problem in placed])
     return config
 
@@ -290,12 +292,12 @@ def effective(config: Config) -> str:
     return yamlfile.dump(_plain(config))
 
 
-def read_secret(path: str) -> bytes:
-    """The key in a secret file, one line `whsec_<base64>`. Raises `ValueError` with a mend, and never with the content."""
+def read_secret(path: str) -> str:
+    """The secret `whsec_<base64>` in a file. Raises `ValueError` with a mend, and never with the content."""
     if path.startswith("whsec_"):
         raise ValueError("expected the path of a file that holds the secret, not the secret itself")
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # a pipe would block
             mode = os.fstat(file.fileno()).st_mode
             content = file.read(4096).strip() if stat.S_ISREG(mode) else b""
     except OSError as error:
@@ -304,23 +306,24 @@ def read_secret(path: str) -> bytes:
         raise ValueError(f"{path} is not a file; name the file that holds the secret")
     if mode & 0o007:
         raise ValueError(f"{path} is open to everybody; chmod o= {path} (in Kubernetes: defaultMode 0440)")
-    key = _decoded(content.removeprefix(b"whsec_")) if content.startswith(b"whsec_") else b""
-    if not 24 <= len(key) <= 64:
+    if not content.startswith(b"whsec_") or not 24 <= _key_bytes(content.removeprefix(b"whsec_")) <= 64:
         raise ValueError(f"expected one line in {path}: whsec_ and the base64 of 24 to 64 random bytes")
-    return key
+    return content.decode("ascii")
 
 
-def _decoded(text: bytes) -> bytes:
+def _key_bytes(text: bytes) -> int:
     try:
-        return binascii.a2b_base64(text, strict_mode=True)
+        return len(binascii.a2b_base64(text, strict_mode=True))
     except binascii.Error:
-        return b""
+        return 0
 
 
-def _line(path: Path, lines: dict[Path, int]) -> int:
-    while path not in lines and path:
-        path = path[:-1]
-    return lines.get(path, 1)
+def _line(problem: Problem, lines: dict[Path, int]) -> int:
+    """Where the problem is written: its key, what it was compared with, or the section that lacks the key."""
+    for path in (problem.path, *problem.others):
+        if path in lines:
+            return lines[path]
+    return next((lines[problem.path[:n]] for n in range(len(problem.path), 0, -1) if problem.path[:n] in lines), 1)
 
 
 def _plain(value: Any) -> Any:
@@ -348,7 +351,7 @@ class _Reader:
         with suppress(_EnoughError):
             config = self._take(Config, tree, (), config)
             misread = [problem.path for problem in self.problems]
-            for problem in chain(_rules(config), _secret_rules(config)):
+            for problem in chain(islice(_rules(config), MAX_PROBLEMS), _secret_rules(config)):
                 if not _touches(problem, misread):
                     self._note(problem)
         return config
@@ -407,12 +410,19 @@ class _Reader:
             return ()
         if not isinstance(tree, list):
             raise _misfit("a list", tree)
-        return tuple(self._take(kind, item, (*path, n), "") for n, item in enumerate(tree))
+        return tuple(self._take(kind, item, (*path, n), _stand_in(kind)) for n, item in enumerate(tree))
 
     def _mapping(self, kind: Any, tree: Any, path: Path) -> dict[str, Any]:
         if not isinstance(tree, dict):
             raise _misfit("keys and values", tree)
         return {key: self._take(kind, item, (*path, key), ()) for key, item in tree.items()}
+
+
+def _stand_in(kind: Any) -> Any:
+    """For an item that could not be read, so that those behind it keep their places."""
+    if isinstance(kind, type) and issubclass(kind, Struct):
+        return kind(**{field.name: "" for field in msgspec.structs.fields(kind) if field.required})
+    return ""
 
 
 def _leaf(kind: Any, tree: Any) -> Any:
@@ -430,7 +440,7 @@ def _leaf(kind: Any, tree: Any) -> Any:
 
 def _mend(kind: Any, tree: Any) -> str:
     """Text was wanted and looks like something else; also what a YAML 1.1 tool such as Helm made of `off`."""
-    unquoted = isinstance(tree, int | float) if kind is str else isinstance(tree, bool) and kind not in _NOUNS
+    unquoted = isinstance(tree, int | float) if kind is str else tree is False and "off" in get_args(kind)
     return "; put it in quotes" if unquoted else ""
 
 
@@ -452,7 +462,10 @@ def _nearest(name: str, known: Collection[str]) -> str:
     import difflib  # only needed once something is wrong
 
     nearest = difflib.get_close_matches(name[:64], known, n=1)
-    return f"did you mean {nearest[0]}?" if nearest else f"known here: {', '.join(known)}"
+    if nearest:
+        return f"did you mean {nearest[0]}?"
+    more = ", …" if len(known) > _SHOWN_NAMES else ""
+    return f"known here: {', '.join(islice(known, _SHOWN_NAMES))}{more}"
 
 
 def _touches(problem: Problem, misread: list[Path]) -> bool:

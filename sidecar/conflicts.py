@@ -6,8 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+from sidecar.document import SnapshotDocument
 from sidecar.errors import Standing
-from sidecar.snapshot import FsmSnapshot
 
 NO_VERSION = -1
 """The current version while there is no state yet."""
@@ -37,15 +37,15 @@ class Expectation(msgspec.Struct, frozen=True, omit_defaults=True):
     below: int | None = None
     state: str | None = None
 
-    def broken_by(self, epoch: str, current: FsmSnapshot | None) -> RejectionKind | None:
-        """The way in which the current epoch and snapshot break the expectation, or None."""
+    def broken_by(self, epoch: str, current: SnapshotDocument | None) -> RejectionKind | None:
+        """The way in which the current epoch and state break the expectation, or None."""
         version = current.version if current else NO_VERSION
         if self.epoch is not None and self.epoch != epoch:
             return RejectionKind.WRONG_EPOCH
         if self.below is not None:
             return None if version < self.below else RejectionKind.STALE_VERSION
         if self.state is not None:
-            return None if current and current.state.name == self.state else RejectionKind.WRONG_EXPECTATION
+            return None if current and current.state == self.state else RejectionKind.WRONG_EXPECTATION
         met = version != NO_VERSION if self.version is None else version == self.version
         return None if met else RejectionKind.WRONG_EXPECTATION
 
@@ -90,9 +90,11 @@ class Rejections:
         self._ring: deque[Rejection] = deque(maxlen=capacity)
         self.counts = dict.fromkeys(RejectionKind, 0)
 
-    def add(self, kind: RejectionKind, snapshot: FsmSnapshot, expected: Expectation | None, against: Standing) -> Rejection:
+    def add(
+        self, kind: RejectionKind, document: SnapshotDocument, expected: Expectation | None, against: Standing
+    ) -> Rejection:
         """Remember a write that lost against `against`."""
-        attempted = Attempt(snapshot.version, expected, snapshot.state.name, snapshot.source_module, snapshot.reason)
+        attempted = Attempt(document.version, expected, document.state, document.source_module, document.reason)
         rejection = Rejection(time.time(), kind, attempted, against)
         self._ring.append(rejection)
         self.counts[kind] += 1

@@ -14,6 +14,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from itertools import chain, groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self
 
@@ -44,7 +47,8 @@ _PRAGMAS = (
 )
 
 _BATCH = 256
-_CHECKPOINT_BYTES = 4 << 20
+_CHECKPOINT_COMMITS = 1000
+_CHECKPOINT_BYTES = 16 << 20
 
 Done = Callable[[StorageError | None], None]
 
@@ -83,6 +87,8 @@ class Database:
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._resume: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._closing = False
+        self._commits = 0
+        self._log_bytes = 0
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -195,8 +201,7 @@ class Database:
             read = batch[0]
             self._tell(self._answer, read, connection.execute(read.sql, read.parameters).fetchall())
             batch.pop(0)
-        if _size(self.path, "-wal") > _CHECKPOINT_BYTES:
-            self._checkpoint(connection, "PASSIVE")
+        self._checkpoint_when_due(connection)
 
     def _next_batch(self) -> list[_Write | _Read]:
         """What is waiting, at most a batch; waits for something to do. Empty: closing, and all is done."""
@@ -211,13 +216,18 @@ class Database:
         return [jobs.popleft() for _ in range(min(len(jobs), _BATCH))]
 
     def _commit(self, connection: sqlite3.Connection, writes: Sequence[_Write]) -> None:
+        """One transaction; a single statement is one by itself."""
         started = time.perf_counter()
-        connection.execute("BEGIN IMMEDIATE")
-        for write in writes:
-            connection.execute(write.sql, write.parameters)
-        connection.execute("COMMIT")
+        statements = list(_statements(writes))
+        if len(statements) > 1:
+            connection.execute("BEGIN IMMEDIATE")
+        for sql, parameters in statements:
+            connection.execute(sql, parameters)
+        if len(statements) > 1:
+            connection.execute("COMMIT")
         self._metrics.commit_seconds.observe(time.perf_counter() - started)
         self._metrics.commit_writes.observe(len(writes))
+        self._commits += 1
 
     def _give_up(self, batch: Sequence[_Write | _Read], error: Exception) -> None:
         """A full disk is told, and the thread goes on once all that hung on the batch has failed. The rest is final."""
@@ -229,12 +239,40 @@ class Database:
         if not full:
             raise cause
 
+    def _checkpoint_when_due(self, connection: sqlite3.Connection) -> None:
+        """After so many commits, or when they have made the write-ahead log grow by so much.
+
+        The log keeps its size, and the commits after a checkpoint overwrite it: half the cost of making it grow.
+        """
+        grown = _size(self.path, "-wal") - self._log_bytes
+        if self._commits >= _CHECKPOINT_COMMITS or grown > _CHECKPOINT_BYTES:
+            self._checkpoint(connection, "PASSIVE")
+            self._commits = 0
+            self._log_bytes = _size(self.path, "-wal")
+
     def _checkpoint(self, connection: sqlite3.Connection, mode: str) -> None:
         with self._metrics.checkpoint_seconds.time():
             connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
 
     def _tell(self, callback: Callable[..., object], *arguments: object) -> None:
         self._loop.call_soon_threadsafe(callback, *arguments)
+
+
+def _statements(writes: Sequence[_Write]) -> Iterator[tuple[str, Sequence[Any]]]:
+    """The writes' statements. Neighbours that insert one row each become one: a step costs a wait for the interpreter lock."""
+    for sql, group in groupby(writes, key=attrgetter("sql")):
+        rows = [write.parameters for write in group]
+        if sql.endswith("?)"):
+            yield _for_rows(sql, len(rows)), list(chain.from_iterable(rows))
+        else:
+            yield from ((sql, row) for row in rows)
+
+
+@cache
+def _for_rows(sql: str, count: int) -> str:
+    """The `INSERT … VALUES (?, …)` for so many rows; they are never more than a batch."""
+    head, values, row = sql.rpartition("VALUES ")
+    return head + values + ", ".join([row] * count)
 
 
 def file_bytes(path: Path) -> dict[str, int]:
@@ -287,7 +325,7 @@ def _open(path: Path) -> sqlite3.Connection:
     """The connection, set up and migrated. SQLite ignores a failed fsync of the folder, so that one is ours."""
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        connection = sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=True)
+        connection = sqlite3.connect(path, isolation_level=None, timeout=0, cached_statements=_BATCH + 16)
         _configure(connection, path)
         _migrate(connection, path)
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)

@@ -53,27 +53,39 @@ _decode = msgspec.json.Decoder(SnapshotDocument).decode
 _decode_state = msgspec.json.Decoder(_StateOnly).decode
 
 
-def encode_snapshot(snapshot: FsmSnapshot) -> bytes:
-    """The snapshot's JSON. Raises `InvalidSnapshotError` when a value in it has no JSON form."""
-    document = SnapshotDocument(
-        snapshot.version,
-        snapshot.state.name,
-        snapshot.reason,
-        snapshot.ts_mono,
-        snapshot.ts_wall,
-        snapshot.snapshot_id,
-        snapshot.fsm_instance_id,
-        None if snapshot.prev_state is None else snapshot.prev_state.name,
-        snapshot.source_module,
-        snapshot.attempt_count,
-        tuple(_transition_document(transition) for transition in snapshot.history) if snapshot.history else (),
-        snapshot.context_data,
-        snapshot.state_metadata,
-    )
+def encode_document(document: SnapshotDocument) -> bytes:
+    """The document's bytes. Raises `InvalidSnapshotError` when a value in it has no JSON form."""
     try:
         return _encode(document)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidSnapshotError(f"the snapshot has a value without a JSON form: {error}") from error
+
+
+def decode_document(body: bytes) -> SnapshotDocument:
+    """The document in the journal's bytes."""
+    return _decode(body)
+
+
+def document_of(snapshot: FsmSnapshot) -> SnapshotDocument:
+    """The snapshot as a document. Raises `InvalidSnapshotError` when a state in it is not an enum member."""
+    try:
+        return SnapshotDocument(
+            snapshot.version,
+            snapshot.state.name,
+            snapshot.reason,
+            snapshot.ts_mono,
+            snapshot.ts_wall,
+            snapshot.snapshot_id,
+            snapshot.fsm_instance_id,
+            None if snapshot.prev_state is None else snapshot.prev_state.name,
+            snapshot.source_module,
+            snapshot.attempt_count,
+            tuple(_transition_document(transition) for transition in snapshot.history) if snapshot.history else (),
+            snapshot.context_data,
+            snapshot.state_metadata,
+        )
+    except AttributeError as error:
+        raise InvalidSnapshotError(f"states have to be members of the machine's states: {error}") from None
 
 
 def _transition_document(transition: FsmTransition) -> TransitionDocument:
@@ -88,18 +100,22 @@ def _transition_document(transition: FsmTransition) -> TransitionDocument:
     )
 
 
-def decode_snapshot(body: bytes, states: type[IntEnum]) -> FsmSnapshot:
-    """The snapshot in `body`. Raises `InvalidSnapshotError` when it names a state that is not in `states`."""
-    return snapshot_of(_decode(body), states)
-
-
 def state_of(body: bytes) -> str:
     """The name of the state in `body`, without decoding the rest."""
     return _decode_state(body).state
 
 
+def check_names(document: SnapshotDocument, states: type[IntEnum]) -> None:
+    """Raises `InvalidSnapshotError` with the path of a name that is not a state, or not a transition's status."""
+    _member(states, document.state, "$.state")
+    if document.prev_state is not None:
+        _member(states, document.prev_state, "$.prev_state")
+    for n, transition in enumerate(document.history):
+        _transition_of(transition, states, f"$.history[{n}]")
+
+
 def snapshot_of(document: SnapshotDocument, states: type[IntEnum]) -> FsmSnapshot:
-    """The document's snapshot, its names looked up. Raises `InvalidSnapshotError` with the path of an unknown name."""
+    """The document's snapshot, its names looked up. Raises `InvalidSnapshotError` as `check_names` does."""
     return FsmSnapshot(
         document.version,
         _member(states, document.state, "$.state"),

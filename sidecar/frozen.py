@@ -55,18 +55,28 @@ class FrozenList(list[Any]):
 EMPTY = FrozenDict()
 
 
+_SCALARS = frozenset((str, int, float, bool, type(None)))
+
+
 def freeze(value: Any, depth: int = MAX_DEPTH) -> Any:
     """The same value, deeply read-only. Raises `ValueError` when it is nested deeper than `MAX_DEPTH`."""
     kind = type(value)
-    if kind is FrozenDict or kind is FrozenList:
+    if kind in _SCALARS or kind is FrozenDict or kind is FrozenList:
         return value
     if depth == 0:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
-    if isinstance(value, dict):
-        return FrozenDict({key: freeze(item, depth - 1) for key, item in value.items()})
+    below = depth - 1
+    if isinstance(value, dict):  # most values are scalars, and a call costs more than the look
+        return FrozenDict({key: item if type(item) in _SCALARS else freeze(item, below) for key, item in value.items()})
     if isinstance(value, list | tuple):
-        return FrozenList([freeze(item, depth - 1) for item in value])
+        return FrozenList([item if type(item) in _SCALARS else freeze(item, below) for item in value])
     return value
+
+
+def depth_of(value: Any) -> int:
+    """How deep the value is nested: 0 for a scalar."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else None
+    return 0 if items is None else 1 + max(map(depth_of, items), default=0)
 
 
 def thaw(value: Any) -> Any:

@@ -38,7 +38,8 @@ def configure(*, level: str, format: str) -> None:
 
 def _first_things_first(logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """When, how grave and what, before the details."""
-    return {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event} | event
+    first = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
+    return {**first, **event}
 
 
 class Summarised:

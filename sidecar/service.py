@@ -92,7 +92,7 @@ class Service:
         health.watch_loop("dispatcher", lambda: dispatcher.stamped_at)
         health.watch_loop("retention", lambda: retention.stamped_at)
         current = store.current
-        state = current.snapshot.state.name if current else None
+        state = current.document.state if current else None
         await stack.enter_async_context(running(retention.run(), name="retention", crashed=self.crashed))
         await stack.enter_async_context(running(log_state_changes(journal, state), name="statelog", crashed=self.crashed))
         stack.callback(roster.save_changed)

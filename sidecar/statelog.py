@@ -1,5 +1,7 @@
 """Follows the journal, and writes one log line for each change of state. A write never waits for it."""
 
+import asyncio
+
 import msgspec
 import structlog
 
@@ -9,7 +11,9 @@ from sidecar.logs import Summarised
 
 _log = structlog.get_logger("state")
 
-_PAGE = 256
+_PAGE = 1024
+_PAUSE_SECONDS = 0.02
+"""Between two looks, so that a burst of writes wakes this task once, not once for each."""
 
 
 class _Line(msgspec.Struct, frozen=True):
@@ -35,6 +39,7 @@ async def log_state_changes(journal: Journal, state: str | None) -> None:
         for entry in entries:
             state = _tell_change(tell, entry, state)
         after = entries[-1].revision
+        await asyncio.sleep(_PAUSE_SECONDS)
 
 
 def _tell_change(tell: Summarised, entry: Entry, state: str | None) -> str:

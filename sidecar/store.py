@@ -19,7 +19,15 @@ import msgspec
 from sidecar.audience import Audience, Seat
 from sidecar.checks import Check, RollingCount, Thresholds, check_all
 from sidecar.conflicts import NO_VERSION, Expectation, RejectionKind, Rejections, tag
-from sidecar.document import decode_snapshot, encode_snapshot, state_of
+from sidecar.document import (
+    SnapshotDocument,
+    check_names,
+    decode_document,
+    document_of,
+    encode_document,
+    snapshot_of,
+    state_of,
+)
 from sidecar.errors import (
     IllegalTransitionError,
     InvalidSnapshotError,
@@ -45,23 +53,38 @@ _LOOK_BACK = 256
 
 _log = logging.getLogger(__name__)
 
-Build = Callable[[FsmSnapshot | None], FsmSnapshot]
-"""Makes the snapshot to write from the tail; called at the moment of the decision."""
+Build = Callable[[SnapshotDocument | None], SnapshotDocument]
+"""Makes the document to write from the tail; called at the moment of the decision."""
 
 
-class Stored(msgspec.Struct, frozen=True, gc=False):
-    """A durable snapshot and its entry in the journal."""
+class Stored:
+    """A durable state: its document and its entry in the journal, which has the document's bytes."""
 
-    snapshot: FsmSnapshot
-    entry: Entry
+    __slots__ = ("_snapshot", "_states", "document", "entry")
+
+    def __init__(
+        self, document: SnapshotDocument, entry: Entry, states: type[IntEnum], snapshot: FsmSnapshot | None = None
+    ) -> None:
+        self.document = document
+        self.entry = entry
+        self._states = states
+        self._snapshot = snapshot
+
+    @property
+    def snapshot(self) -> FsmSnapshot:
+        """The state as Python users see it; made when it is first asked for."""
+        if self._snapshot is None:
+            self._snapshot = snapshot_of(self.document, self._states)
+        return self._snapshot
 
 
 class _Pending:
-    """An accepted snapshot on its way to the disk, and those who wait for it."""
+    """An accepted write on its way to the disk, and those who wait for it."""
 
-    __slots__ = ("snapshot", "waiters")
+    __slots__ = ("document", "snapshot", "waiters")
 
-    def __init__(self, snapshot: FsmSnapshot) -> None:
+    def __init__(self, document: SnapshotDocument, snapshot: FsmSnapshot | None) -> None:
+        self.document = document
         self.snapshot = snapshot
         self.waiters: list[asyncio.Future[Stored]] = []
 
@@ -73,11 +96,11 @@ class _Pending:
 
 @dataclasses.dataclass
 class _Lost(Exception):  # noqa: N818  (never seen outside this module)
-    """The decision went against a write: why, and the snapshot it lost to."""
+    """The decision went against a write: why, and what it lost to."""
 
     kind: RejectionKind
-    snapshot: FsmSnapshot
-    winner: FsmSnapshot | None
+    document: SnapshotDocument
+    winner: SnapshotDocument | None
     expected: Expectation | None = None
     allowed: Sequence[str] = ()
 
@@ -124,11 +147,14 @@ class AsyncStateStore:
         self._recent_sets = RollingCount(self._thresholds.window_seconds)
         self._recent_conflicts = RollingCount(self._thresholds.window_seconds)
         self._current: Stored | None = None
-        self._tail: FsmSnapshot | None = None
+        self._tail: SnapshotDocument | None = None
         self._in_flight: deque[_Pending] = deque()
         if initial_state is not None:
-            self._tail = initial_state
-            self.journal.append(encode_snapshot(initial_state), lambda entry, _: self._show(Stored(initial_state, entry)))
+            self._tail = document = document_of(initial_state)
+            states = self.machine.states
+            self.journal.append(
+                encode_document(document), lambda entry, _: self._show(Stored(document, entry, states, initial_state))
+            )
 
     # --- reading ---
 
@@ -175,27 +201,33 @@ class AsyncStateStore:
         expectations = [Expectation(expected) if isinstance(expected, int) else expected] if expected is not None else []
         if enforce_version:
             expectations.append(Expectation(below=snapshot.version))
-        stored = await self.write(lambda tail: snapshot, *expectations)
+        self._check_members(snapshot)
+        stored = await self._write(lambda tail: document_of(snapshot), expectations, snapshot)
         return stored.snapshot
 
     async def transition(self, to: IntEnum, reason: str, *expected: Expectation, source_module: str | None = None) -> Stored:
         """Write the snapshot that follows the current one: in state `to`, the transition in its history."""
 
-        def build(tail: FsmSnapshot | None) -> FsmSnapshot:
+        def build(tail: SnapshotDocument | None) -> SnapshotDocument:
             if tail is None:
-                return FsmSnapshot(0, to, reason, source_module=source_module or "fsm_handler")
-            moved = next_snapshot(tail, to, reason)
-            if to != tail.state:
-                moved = moved.add_transition(create_transition(tail.state, to, reason), self._history_limit)
-            return dataclasses.replace(moved, version=tail.version + 1, source_module=source_module or tail.source_module)
+                return document_of(FsmSnapshot(0, to, reason, source_module=source_module or "fsm_handler"))
+            current = snapshot_of(tail, self.machine.states)
+            moved = next_snapshot(current, to, reason)
+            if to != current.state:
+                moved = moved.add_transition(create_transition(current.state, to, reason), self._history_limit)
+            source = source_module or current.source_module
+            return document_of(dataclasses.replace(moved, version=current.version + 1, source_module=source))
 
         return await self.write(build, *expected)
 
     async def write(self, build: Build, *expected: Expectation) -> Stored:
-        """Write what `build` makes of the newest accepted snapshot, if all is as expected. Raises as `set`."""
+        """Write what `build` makes of the newest accepted state, if all is as expected. Raises as `set`."""
+        return await self._write(build, expected)
+
+    async def _write(self, build: Build, expected: Sequence[Expectation], snapshot: FsmSnapshot | None = None) -> Stored:
         started = time.perf_counter()
         try:
-            waiter = self._accept(build, expected)
+            waiter = self._accept(build, expected, snapshot)
         except _Lost as lost:
             if self._in_flight:  # a rejection tells the winner, which must not be a state that a crash could take back
                 await self._in_flight[-1].wait()
@@ -205,58 +237,58 @@ class AsyncStateStore:
         finally:
             self._metrics.write_seconds.observe(time.perf_counter() - started)
 
-    def _accept(self, build: Build, expected: Sequence[Expectation]) -> "asyncio.Future[Stored]":
-        snapshot = self._decide(build(self._tail), expected)
-        document = encode_snapshot(snapshot)
-        pending = _Pending(snapshot)
+    def _accept(self, build: Build, expected: Sequence[Expectation], snapshot: FsmSnapshot | None) -> "asyncio.Future[Stored]":
+        proposed = build(self._tail)
+        document = self._decide(proposed, expected)
+        body = encode_document(document)
+        pending = _Pending(document, snapshot if document is proposed else None)
         waiter = pending.wait()
         self._in_flight.append(pending)
-        self._tail = snapshot
-        self.journal.append(document, self._settle)
+        self._tail = document
+        self.journal.append(body, self._settle)
         return waiter
 
-    def _decide(self, snapshot: FsmSnapshot, expected: Sequence[Expectation]) -> FsmSnapshot:
-        """The snapshot as it will be stored, or `_Lost`. Everything is compared with the tail, in this one step."""
+    def _decide(self, document: SnapshotDocument, expected: Sequence[Expectation]) -> SnapshotDocument:
+        """The document as it will be stored, or `_Lost`. Everything is compared with the tail, in this one step."""
         tail = self._tail
         current = tail.version if tail else NO_VERSION
-        self._check_state(snapshot)
+        check_names(document, self.machine.states)
         for expectation in expected:
             broken = expectation.broken_by(self.journal.epoch, tail)
             if broken:
-                raise _Lost(broken, snapshot, tail, expectation)
-        if tail and not self._legal(tail.state, snapshot.state):
-            allowed = self.machine.allowed(tail.state)
-            raise _Lost(RejectionKind.ILLEGAL_TRANSITION, snapshot, tail, allowed=allowed)
-        if snapshot.version <= current:
+                raise _Lost(broken, document, tail, expectation)
+        if tail and tail.state != document.state:
+            self._check_transition(document, tail)
+        if document.version <= current:
             self.version_rewrites += 1
-            snapshot = dataclasses.replace(snapshot, version=current + 1)
-        if snapshot.version > MAX_VERSION:
+            document = msgspec.structs.replace(document, version=current + 1)
+        if document.version > MAX_VERSION:
             raise InvalidSnapshotError("the version cannot grow beyond 2**53 - 1; start with a new journal", path="$.version")
-        return snapshot
+        return document
 
-    def _check_state(self, snapshot: FsmSnapshot) -> None:
+    def _check_members(self, snapshot: FsmSnapshot) -> None:
         if not isinstance(snapshot.state, self.machine.states):
             raise InvalidSnapshotError(f"{snapshot.state!r} is not a state of the machine", path="$.state")
 
-    def _legal(self, source: IntEnum, target: IntEnum) -> bool:
-        """Whether the transition may be made. With `warn` it is counted and made."""
+    def _check_transition(self, document: SnapshotDocument, tail: SnapshotDocument) -> None:
+        """Raises `_Lost` for a transition that may not be made. With `warn` it is counted and made."""
         machine = self.machine
+        source, target = machine.states[tail.state], machine.states[document.state]
         if machine.enforcement is Enforcement.OFF or machine.allows(source, target):
-            return True
+            return
         if machine.enforcement is Enforcement.ENFORCE:
-            return False
+            raise _Lost(RejectionKind.ILLEGAL_TRANSITION, document, tail, allowed=machine.allowed(source))
         self.illegal_accepted += 1
-        _log.warning("illegal transition accepted: %s -> %s", source.name, target.name)
-        return True
+        _log.warning("illegal transition accepted: %s -> %s", tail.state, document.state)
 
     def _rejection(self, lost: _Lost) -> StateStoreError:
         """Record the lost write, and give the error that tells its writer."""
         against = self._standing(lost.winner)
-        rejection = self.rejections.add(lost.kind, lost.snapshot, lost.expected, against)
+        rejection = self.rejections.add(lost.kind, lost.document, lost.expected, against)
         if lost.expected is None:
             return IllegalTransitionError(
                 state=against.state or "",
-                to=lost.snapshot.state.name,
+                to=lost.document.state,
                 allowed=lost.allowed,
                 attempted=rejection.attempted,
             )
@@ -265,18 +297,18 @@ class AsyncStateStore:
         detail = f"expected {lost.expected}, but {_describe(against)}"
         return error(detail, expected=lost.expected, current=against, attempted=rejection.attempted)
 
-    def _standing(self, snapshot: FsmSnapshot | None) -> Standing:
-        if snapshot is None:
+    def _standing(self, winner: SnapshotDocument | None) -> Standing:
+        if winner is None:
             return Standing(self.journal.epoch)
-        return Standing(self.journal.epoch, snapshot.version, snapshot.state.name, snapshot.source_module, snapshot.ts_wall)
+        return Standing(self.journal.epoch, winner.version, winner.state, winner.source_module, winner.ts_wall)
 
     def _settle(self, entry: Entry, error: StorageError | None) -> None:
         """The journal has made the oldest write in flight durable, or could not: then all behind it fail as well."""
         pending = self._in_flight.popleft()
         if error:
-            self._tail = self._current.snapshot if self._current else None
+            self._tail = self._current.document if self._current else None
         else:
-            stored = Stored(pending.snapshot, entry)
+            stored = Stored(pending.document, entry, self.machine.states, pending.snapshot)
             self._total_sets += 1
             self._recent_sets.add()
             self._show(stored)
@@ -294,9 +326,9 @@ class AsyncStateStore:
         self._last_update_ts = stored.entry.appended_at
         if previous is None:
             self.state_entered_ts = stored.entry.appended_at
-        elif previous.snapshot.state != stored.snapshot.state:
+        elif previous.document.state != stored.document.state:
             self.state_entered_ts = stored.entry.appended_at
-            move = previous.snapshot.state.name, stored.snapshot.state.name
+            move = previous.document.state, stored.document.state
             self.transitions[move] = self.transitions.get(move, 0) + 1
         for queue in self._readers:
             self._put(queue, stored.snapshot)
@@ -310,9 +342,9 @@ class AsyncStateStore:
             return
         since = max(head - _LOOK_BACK, self.journal.oldest - 1)
         entries = await self.journal.read(since, _LOOK_BACK)
-        newest = Stored(decode_snapshot(entries[-1].document, self.machine.states), entries[-1])
-        self._tail = newest.snapshot
-        self._show(newest)
+        self._tail = document = decode_document(entries[-1].document)
+        check_names(document, self.machine.states)
+        self._show(Stored(document, entries[-1], self.machine.states))
         self.state_entered_ts = _entered_at(entries)
 
     async def initialize_if_empty(self) -> None:
@@ -365,7 +397,7 @@ class AsyncStateStore:
 
     def numbers(self) -> dict[str, Any]:
         """As `get_metrics`, for callers that must not await between two looks."""
-        current = self._current.snapshot if self._current else None
+        current = self._current.document if self._current else None
         return {
             "total_sets": self._total_sets,
             "total_gets": self._total_gets,
@@ -378,7 +410,7 @@ class AsyncStateStore:
             "dead_subscribers_removed": self._audience.dead_removed,
             "uptime_seconds": time.time() - self.creation_ts,
             "current_version": current.version if current else NO_VERSION,
-            "current_state": current.state.name if current else "UNINITIALIZED",
+            "current_state": current.state if current else "UNINITIALIZED",
             "active_subscribers": self._audience.active,
             "max_subscribers": self._audience.limit,
             "queue_size": self._queue_size,

@@ -58,9 +58,13 @@ def read(path: str) -> tuple[Any, dict[Path, int]]:
 _MEND = 'indent with spaces, close brackets and quotes, and quote text that has ": ", "#" or brackets in it'
 
 
+def _line(event: Any) -> int:
+    return int(event.start_mark.line) + 1
+
+
 def _line_of(error: yaml.MarkedYAMLError) -> int:
-    mark: Any = error.problem_mark or error.context_mark
-    return mark.line + 1 if mark else 1
+    mark = error.problem_mark or error.context_mark
+    return 1 if mark is None else mark.line + 1
 
 
 def _text(path: str) -> str:
@@ -110,14 +114,14 @@ class _Composer:
         tree = self.value(next(self.events), ())
         next(self.events)  # the document ends
         if not isinstance(following := next(self.events), yaml.StreamEndEvent):
-            self.note(following.start_mark.line + 1, "a second document starts; keep one, and delete the line `---`")
+            self.note(_line(following), "a second document starts; keep one, and delete the line `---`")
         return tree
 
     def value(self, event: Any, path: Path) -> Any:
-        line = event.start_mark.line + 1
+        line = _line(event)
         self.lines.setdefault(path, line)
         self._refuse_extras(event, line, path)
-        if len(path) > MAX_DEPTH:
+        if isinstance(event, yaml.CollectionStartEvent) and len(path) >= MAX_DEPTH:
             self.note(line, f"nested deeper than {MAX_DEPTH} levels; flatten it")
             raise _TooDeepError
         if isinstance(event, yaml.MappingStartEvent):
@@ -132,12 +136,12 @@ class _Composer:
             mark = "alias *" if isinstance(event, yaml.AliasEvent) else "anchor &"
             self.note(line, f"{at}{mark}{event.anchor} is not allowed; write the value out")
         elif event.tag is not None:
-            self.note(line, f"{at}tag {event.tag} is not allowed; leave it out, and put text in quotes")
+            self.note(line, f"{at}a tag (!…) is not allowed; leave it out, and put text in quotes")
 
     def _mapping(self, path: Path) -> dict[str, Any]:
         tree: dict[str, Any] = {}
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
-            line = event.start_mark.line + 1
+            line = _line(event)
             key = self._key(event, line, path)
             here = (*path, key)
             if key in tree:

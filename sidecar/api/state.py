@@ -1,7 +1,7 @@
 """Reading and writing the agent's state."""
 
+import time
 from enum import IntEnum
-from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -9,10 +9,10 @@ from aiohttp import web
 from sidecar.api import wire
 from sidecar.api.keys import REQUIRE_PRECONDITION, STORE
 from sidecar.conflicts import Expectation
-from sidecar.document import snapshot_of
+from sidecar.document import SnapshotDocument
 from sidecar.errors import InvalidError, NoStateError, PreconditionRequiredError
 from sidecar.machine import Machine
-from sidecar.snapshot import FsmSnapshot
+from sidecar.snapshot import new_uuid
 from sidecar.store import MAX_VERSION
 
 routes = web.RouteTableDef()
@@ -29,7 +29,7 @@ async def get_state(request: web.Request) -> web.Response:
     stored = store.read()
     if stored is None:
         raise NoStateError("no state has been written yet")
-    etag = wire.etag(store.journal.epoch, stored.snapshot.version)
+    etag = wire.etag(store.journal.epoch, stored.document.version)
     if wire.not_modified(request, etag):
         return web.Response(status=304, headers={"ETag": etag})
     return wire.answer_state(store.journal.epoch, stored)
@@ -47,23 +47,33 @@ async def put_state(request: web.Request) -> web.Response:
         expected.append(Expectation(below=change.version))
     _require_precondition(request, expected)
     store = request.app[STORE]
-    states = store.machine.states
-    stored = await store.write(lambda tail: _replacement(change, tail, states), *expected)
+    stored = await store.write(lambda tail: _replacement(change, tail), *expected)
     return wire.answer_state(store.journal.epoch, stored, status=201 if stored.entry.revision == 1 else 200)
 
 
-def _replacement(change: wire.StateWrite, tail: FsmSnapshot | None, states: type[IntEnum]) -> FsmSnapshot:
-    """The change as a snapshot. What it leaves open follows from the state it replaces."""
-    filled: dict[str, Any] = {}
-    if change.version is None:
-        filled["version"] = tail.version + 1 if tail else 0
-    if tail:
-        if not change.fsm_instance_id:
-            filled["fsm_instance_id"] = tail.fsm_instance_id
-        if change.prev_state is None:
-            previous = tail.prev_state if tail.state.name == change.state else tail.state
-            filled["prev_state"] = previous.name if previous is not None else None
-    return snapshot_of(msgspec.structs.replace(change, **filled) if filled else change, states)
+def _replacement(change: wire.StateWrite, tail: SnapshotDocument | None) -> SnapshotDocument:
+    """The change as the whole document. What it leaves open follows from the state it replaces, or is filled in."""
+    previous = change.prev_state
+    if tail and previous is None:
+        previous = tail.prev_state if tail.state == change.state else tail.state
+    version = change.version
+    if version is None:
+        version = tail.version + 1 if tail else 0
+    return SnapshotDocument(
+        version,
+        change.state,
+        change.reason,
+        change.ts_mono or time.monotonic(),
+        change.ts_wall or time.time(),
+        change.snapshot_id or new_uuid(),
+        change.fsm_instance_id or (tail.fsm_instance_id if tail else new_uuid()),
+        previous,
+        change.source_module,
+        change.attempt_count,
+        change.history,
+        change.context_data,
+        change.state_metadata,
+    )
 
 
 def _require_precondition(request: web.Request, expected: list[Expectation]) -> None:
@@ -132,7 +142,7 @@ async def get_machine(request: web.Request) -> web.Response:
     as_mermaid = wire.Query(request, "format").choice("format", "json", "mermaid") == "mermaid"
     store = request.app[STORE]
     machine, current = store.machine, store.current
-    state = current.snapshot.state if current else None
+    state = machine.states[current.document.state] if current else None
     if as_mermaid:
         return web.Response(text=machine.mermaid(state))
     transitions = None

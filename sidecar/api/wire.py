@@ -11,7 +11,7 @@ from aiohttp import web
 from sidecar.conflicts import NO_VERSION, Expectation
 from sidecar.document import SnapshotDocument, TransitionDocument
 from sidecar.errors import InvalidError, MalformedError, MediaTypeError
-from sidecar.frozen import MAX_DEPTH
+from sidecar.frozen import MAX_DEPTH, depth_of
 from sidecar.store import MAX_VERSION, Stored
 from sidecar.units import Seconds
 
@@ -76,7 +76,8 @@ class Body:
 
     def __init__(self, kind: type[Any]) -> None:
         self._decode = msgspec.json.Decoder(kind).decode
-        self._keys = [json.dumps(key).encode() for key in _keys_of(kind)]
+        self._keys = _quoted_keys(kind)
+        self._history_keys = _quoted_keys(TransitionWrite) if b'"history"' in self._keys else []
 
     async def read(self, request: web.Request) -> Any:
         """The body. Raises `MediaTypeError`, `MalformedError`, `InvalidError`, and aiohttp's 413 beyond the limit."""
@@ -84,6 +85,7 @@ class Body:
         body = await request.read()
         try:
             value = self._decode(body)
+            _refuse_depth(body)
         except msgspec.ValidationError as error:
             detail, _, path = str(error).partition(" - at `")
             raise InvalidError(detail[:200], path=path.rstrip("`") or "$") from None
@@ -98,8 +100,9 @@ class Body:
 
     def _refuse_duplicates(self, body: bytes) -> None:
         """Of a key given twice one would win silently. Where none that we read stands twice or is escaped, there is none."""
+        keys = self._keys + self._history_keys if b'"history"' in body else self._keys
         count = body.count
-        for key in self._keys:
+        for key in keys:
             if count(key) > 1:
                 break
         else:
@@ -109,6 +112,12 @@ class Body:
         _refuse_duplicate_keys(pairs, "$")
         for n, item in enumerate(dict(pairs).get("history") or ()):
             _refuse_duplicate_keys(item, f"$.history[{n}]")
+
+
+def _refuse_depth(body: bytes) -> None:
+    """A body with few brackets cannot be deep, so that most are not looked into. The body itself is one level more."""
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and depth_of(msgspec.json.decode(body)) > MAX_DEPTH + 1:
+        raise RecursionError
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -123,11 +132,8 @@ def _refuse_duplicate_keys(pairs: _Pairs, path: str) -> None:
         seen.add(key)
 
 
-def _keys_of(kind: type[Any]) -> list[str]:
-    fields = list(msgspec.structs.fields(kind))
-    if issubclass(kind, SnapshotDocument):
-        fields += msgspec.structs.fields(TransitionWrite)
-    return [field.encode_name for field in fields]
+def _quoted_keys(kind: type[Any]) -> list[bytes]:
+    return [json.dumps(field.encode_name).encode() for field in msgspec.structs.fields(kind)]
 
 
 def _check_media_type(headers: Mapping[str, str]) -> None:
@@ -244,5 +250,5 @@ def answer_state(epoch: str, stored: Stored, *, status: int = 200) -> web.Respon
     return web.Response(
         body=state_document(epoch, stored.entry.revision, stored.entry.document),
         status=status,
-        headers={"Content-Type": "application/json", "ETag": etag(epoch, stored.snapshot.version)},
+        headers={"Content-Type": "application/json", "ETag": etag(epoch, stored.document.version)},
     )

@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Sequence
-from itertools import islice
 
 from sidecar.journal import Entry
 
@@ -45,4 +44,4 @@ class Recent:
         if newest.revision == revision + 1:  # a follower that keeps up reads just this one
             return (newest,) if limit else ()
         start = revision + 1 - self._entries[0].revision
-        return tuple(islice(self._entries, start, start + limit))
+        return [self._entries[place] for place in range(start, min(start + limit, len(self._entries)))]

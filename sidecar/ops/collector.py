@@ -56,9 +56,9 @@ class StateCollector(Collector):
 
     def _state(self, numbers: dict[str, float]) -> Iterator[Metric]:
         store, current = self._store, self._store.current
-        state = current.snapshot.state if current else None
-        states = list(store.machine.states)
-        yield metrics.STATE.sample(((each.name,), each == state) for each in states)
+        state = current.document.state if current else None
+        states = list(store.machine.states.__members__)
+        yield metrics.STATE.sample(((name,), name == state) for name in states)
         yield metrics.STATE_CODE.sample([((), states.index(state) if state is not None else -1)])
         yield metrics.STATE_ENTERED.sample([((), store.state_entered_ts)])
         yield metrics.VERSION.sample([((), numbers["current_version"])])

@@ -1,0 +1,103 @@
+"""Starting and stopping the processes that are measured."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+
+class Running(NamedTuple):
+    """A process that answers at `url`, and the seconds from its start until it did."""
+
+    url: str
+    pid: int
+    ready_seconds: float
+    ops_url: str = ""
+
+
+@contextmanager
+def sidecar(backend: str = "sqlite", **sections: Mapping[str, Any]) -> Iterator[Running]:
+    """The real sidecar on free ports, with its journal in a temporary folder of the working directory (a real disk)."""
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR", ".")) as folder:
+        config = {
+            "journal": {"backend": backend, "path": f"{folder}/journal.db"},
+            "api": {"listen": "127.0.0.1:0"},
+            "ops": {"listen": "127.0.0.1:0"},
+            "shutdown": {"drain_delay": "0s"},
+            **sections,
+        }
+        path = Path(folder, "sidecar.yaml")
+        path.write_text(yaml.safe_dump(config))
+        started = time.perf_counter()
+        with _process([sys.executable, "-m", "sidecar", "run", "--config", str(path)], stderr=subprocess.PIPE) as process:
+            ready = next(line for line in map(json.loads, process.stderr) if line["event"] == "ready")
+            seconds = time.perf_counter() - started
+            with _drained(process.stderr):
+                yield Running(f"http://{ready['api']}", process.pid, seconds, f"http://{ready['ops']}")
+
+
+@contextmanager
+def bare() -> Iterator[Running]:
+    """The bare aiohttp handler."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    started = time.perf_counter()
+    with _process([sys.executable, "-m", "benchmarks.bare", str(port)]) as process:
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.01)
+        yield Running(f"http://127.0.0.1:{port}", process.pid, time.perf_counter() - started)
+
+
+@contextmanager
+def _process(command: list[str], **options: Any) -> Iterator[subprocess.Popen]:
+    process = subprocess.Popen(command, **options)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+
+
+@contextmanager
+def _drained(stream: Any) -> Iterator[None]:
+    """Keep the pipe empty: a full one would stop the sidecar at its next log line."""
+    threading.Thread(target=stream.read, daemon=True).start()
+    yield
+
+
+def resident_mib(pid: int) -> float:
+    """Resident memory of a process, in MiB."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def get(url: str) -> bytes:
+    """A GET's body."""
+    with urllib.request.urlopen(url) as response:
+        return response.read()
+
+
+def call(method: str, url: str, body: Any) -> Any:
+    """A JSON request's JSON answer."""
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method=method
+    )
+    with urllib.request.urlopen(request) as response:
+        return json.load(response)
