@@ -30,6 +30,7 @@ class Expectation(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `version`: the current version is exactly this one; -1: there is no state yet. `below`: it is an older one.
     `epoch`: it is of this journal. `state`: the agent is in it. With none of them: there is a state, whatever it is.
+    All that is given has to hold.
     """
 
     version: int | None = None
@@ -38,25 +39,34 @@ class Expectation(msgspec.Struct, frozen=True, omit_defaults=True):
     state: str | None = None
 
     def broken_by(self, epoch: str, current: SnapshotDocument | None) -> RejectionKind | None:
-        """The way in which the current epoch and state break the expectation, or None."""
+        """The first way in which the current epoch and state break the expectation, or None."""
         version = current.version if current else NO_VERSION
         if self.epoch is not None and self.epoch != epoch:
             return RejectionKind.WRONG_EPOCH
-        if self.below is not None:
-            return None if version < self.below else RejectionKind.STALE_VERSION
-        if self.state is not None:
-            return None if current and current.state == self.state else RejectionKind.WRONG_EXPECTATION
-        met = version != NO_VERSION if self.version is None else version == self.version
-        return None if met else RejectionKind.WRONG_EXPECTATION
+        if self.version is not None and self.version != version:
+            return RejectionKind.WRONG_EXPECTATION
+        if self.state is not None and (current is None or current.state != self.state):
+            return RejectionKind.WRONG_EXPECTATION
+        if self.below is not None and version >= self.below:
+            return RejectionKind.STALE_VERSION
+        if self.any_state and current is None:
+            return RejectionKind.WRONG_EXPECTATION
+        return None
+
+    @property
+    def any_state(self) -> bool:
+        """Whether it only expects that there is a state."""
+        return self.version is None and self.state is None and self.below is None
 
     def __str__(self) -> str:
-        if self.below is not None:
-            return f"a version below {self.below}"
+        parts = []
+        if self.version is not None:
+            parts.append("no state yet" if self.version == NO_VERSION else f"version {tag(self.epoch, self.version)}")
         if self.state is not None:
-            return f"state {self.state}"
-        if self.version is None:
-            return "a state, whatever it is"
-        return "no state yet" if self.version == NO_VERSION else f"version {tag(self.epoch, self.version)}"
+            parts.append(f"state {self.state}")
+        if self.below is not None:
+            parts.append(f"a version below {self.below}")
+        return " and ".join(parts) or "a state, whatever it is"
 
 
 def tag(epoch: str | None, version: int) -> str:

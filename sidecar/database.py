@@ -88,7 +88,6 @@ class Database:
         self._resume: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._closing = False
         self._commits = 0
-        self._log_bytes = 0
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -96,7 +95,11 @@ class Database:
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self.failed: asyncio.Future[StorageError] = self._loop.create_future()
         threading.Thread(target=self._run, name="database", daemon=True).start()
-        await self._opened
+        try:
+            await self._opened
+        except StorageError:
+            await self._closed  # the thread needs the loop until its last word
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -115,8 +118,8 @@ class Database:
 
         When a transaction fails, `done` of everything handed over so far gets the error.
         """
-        if self.failed.done():
-            done(self.failed.result())
+        if error := self._refusal():
+            done(error)
         else:
             self._hand_over(_Write(sql, parameters, done))
 
@@ -128,11 +131,16 @@ class Database:
 
     async def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """All rows of a query, after the writes handed over before it. Ask for few: writers wait meanwhile."""
-        if self.failed.done():
-            raise self.failed.result()
+        if error := self._refusal():
+            raise error
         answer: asyncio.Future[list[Any]] = self._loop.create_future()
         self._hand_over(_Read(sql, parameters, answer))
         return await answer
+
+    def _refusal(self) -> StorageError | None:
+        if self.failed.done():
+            return self.failed.result()
+        return StorageFailedError(f"{self.path} is closed") if self._closed.done() else None
 
     def _hand_over(self, job: _Write | _Read) -> None:
         self._jobs.append(job)
@@ -152,16 +160,19 @@ class Database:
 
     def _fail(self, batch: Sequence[_Write | _Read], error: StorageError) -> None:
         """Everything handed over so far fails with the batch: it was decided on top of it. Then go on, or never again."""
-        jobs = [*batch, *self._jobs]
-        self._jobs.clear()
         if not isinstance(error, StorageFullError) and not self.failed.done():
             self.failed.set_result(error)
+        self._refuse_waiting(batch, error)
+        self._resume.put(None)
+
+    def _refuse_waiting(self, batch: Sequence[_Write | _Read], error: StorageError) -> None:
+        jobs = [*batch, *self._jobs]
+        self._jobs.clear()
         for job in jobs:
             if isinstance(job, _Write):
                 job.done(error)
             elif not job.answer.done():
                 job.answer.set_exception(error)
-        self._resume.put(None)
 
     # --- the writer thread ---
 
@@ -174,7 +185,12 @@ class Database:
             cause = error if isinstance(error, StorageError) else StorageFailedError(f"{self.path}: {_describe(error)}")
             self._tell(self._report, cause)
         finally:
-            self._tell(self._closed.set_result, None)
+            self._tell(self._end)
+
+    def _end(self) -> None:
+        """The thread is gone: what came too late for it gets an answer as well."""
+        self._closed.set_result(None)
+        self._refuse_waiting((), StorageFailedError(f"{self.path} is closed"))
 
     def _report(self, error: StorageError) -> None:
         if self._opened.done():
@@ -187,7 +203,7 @@ class Database:
             try:
                 self._serve(connection, batch)
             except Exception as error:
-                self._give_up(batch, error)
+                self._give_up(connection, batch, error)
         self._checkpoint(connection, "TRUNCATE")
 
     def _serve(self, connection: sqlite3.Connection, batch: list[_Write | _Read]) -> None:
@@ -229,9 +245,11 @@ class Database:
         self._metrics.commit_writes.observe(len(writes))
         self._commits += 1
 
-    def _give_up(self, batch: Sequence[_Write | _Read], error: Exception) -> None:
+    def _give_up(self, connection: sqlite3.Connection, batch: Sequence[_Write | _Read], error: Exception) -> None:
         """A full disk is told, and the thread goes on once all that hung on the batch has failed. The rest is final."""
         full = getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"
+        if full and connection.in_transaction:
+            connection.execute("ROLLBACK")
         self._metrics.errors.labels("full" if full else "failed").inc()
         cause = (StorageFullError if full else StorageFailedError)(f"{self.path}: {_describe(error)}")
         self._tell(self._fail, batch, cause)
@@ -240,19 +258,16 @@ class Database:
             raise cause
 
     def _checkpoint_when_due(self, connection: sqlite3.Connection) -> None:
-        """After so many commits, or when they have made the write-ahead log grow by so much.
-
-        The log keeps its size, and the commits after a checkpoint overwrite it: half the cost of making it grow.
-        """
-        grown = _size(self.path, "-wal") - self._log_bytes
-        if self._commits >= _CHECKPOINT_COMMITS or grown > _CHECKPOINT_BYTES:
+        """After so many commits the log keeps its size, and is overwritten: half the cost of growing. A large one is cut."""
+        if _size(self.path, "-wal") > _CHECKPOINT_BYTES:
+            self._checkpoint(connection, "TRUNCATE")
+        elif self._commits >= _CHECKPOINT_COMMITS:
             self._checkpoint(connection, "PASSIVE")
-            self._commits = 0
-            self._log_bytes = _size(self.path, "-wal")
 
     def _checkpoint(self, connection: sqlite3.Connection, mode: str) -> None:
         with self._metrics.checkpoint_seconds.time():
             connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        self._commits = 0
 
     def _tell(self, callback: Callable[..., object], *arguments: object) -> None:
         self._loop.call_soon_threadsafe(callback, *arguments)
@@ -325,26 +340,33 @@ def _open(path: Path) -> sqlite3.Connection:
     """The connection, set up and migrated. SQLite ignores a failed fsync of the folder, so that one is ours."""
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        connection = sqlite3.connect(path, isolation_level=None, timeout=0, cached_statements=_BATCH + 16)
-        _configure(connection, path)
-        _migrate(connection, path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with contextlib.ExitStack() as stack:
+            connection = sqlite3.connect(path, isolation_level=None, timeout=0, cached_statements=_BATCH + 16)
+            stack.callback(connection.close)
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # before the first look, or it is not for this one
+            schema = _schema_of(connection, path)
+            _configure(connection, path)
+            _migrate(connection, schema)
+            _sync_folder(path.parent)
+            stack.pop_all()
     except sqlite3.DatabaseError as error:
         name = getattr(error, "sqlite_errorname", "")
         if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-            raise JournalDamagedError(
-                f"{path}: {_describe(error)}; restore it from a backup, or move it away to start anew"
-            ) from error
+            raise JournalDamagedError(f"{path}: {_describe(error)}; restore it from a backup") from error
         if name.startswith("SQLITE_BUSY"):
             raise JournalHeldError(f"{path} is open in another program; one sidecar per journal, and nothing else") from error
         raise StorageFailedError(f"{path}: {_describe(error)}") from error
     except OSError as error:
         raise StorageFailedError(f"{path}: {error.strerror}") from error
     return connection
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _configure(connection: sqlite3.Connection, path: Path) -> None:
@@ -357,7 +379,8 @@ def _configure(connection: sqlite3.Connection, path: Path) -> None:
             )
 
 
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+def _schema_of(connection: sqlite3.Connection, path: Path) -> int:
+    """The file's schema, 0 for a new one. Looked at before anything is changed: the file may be somebody else's."""
     (schema,) = connection.execute("PRAGMA user_version").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -367,6 +390,10 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         raise JournalDamagedError(
             f"{path} has schema {schema}, and this version knows up to {len(MIGRATIONS)}: run the version that wrote it"
         )
+    return int(schema)
+
+
+def _migrate(connection: sqlite3.Connection, schema: int) -> None:
     for step, statements in enumerate(MIGRATIONS[schema:], start=schema + 1):
         connection.execute("BEGIN IMMEDIATE")
         for statement in statements:

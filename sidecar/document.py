@@ -67,9 +67,9 @@ def decode_document(body: bytes) -> SnapshotDocument:
 
 
 def document_of(snapshot: FsmSnapshot) -> SnapshotDocument:
-    """The snapshot as a document. Raises `InvalidSnapshotError` when a state in it is not an enum member."""
+    """The snapshot as a document. Raises `InvalidSnapshotError` for a value that could not be read back from one."""
     try:
-        return SnapshotDocument(
+        document = SnapshotDocument(
             snapshot.version,
             snapshot.state.name,
             snapshot.reason,
@@ -84,8 +84,19 @@ def document_of(snapshot: FsmSnapshot) -> SnapshotDocument:
             snapshot.context_data,
             snapshot.state_metadata,
         )
+        _decode(encode_document(document))
     except AttributeError as error:
         raise InvalidSnapshotError(f"states have to be members of the machine's states: {error}") from None
+    except msgspec.ValidationError as error:
+        detail, path = split_path(error)
+        raise InvalidSnapshotError(detail, path=path) from None
+    return document
+
+
+def split_path(error: msgspec.ValidationError) -> tuple[str, str]:
+    """What msgspec found wrong, and its JSON path."""
+    detail, _, path = str(error).partition(" - at `")
+    return detail[:200], path.rstrip("`") or "$"
 
 
 def _transition_document(transition: FsmTransition) -> TransitionDocument:

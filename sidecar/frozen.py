@@ -3,6 +3,7 @@
 They stay a `dict` and a `list`, so they compare, encode and print as what they hold.
 """
 
+import math
 from typing import Any, NoReturn, Self
 
 MAX_DEPTH = 64
@@ -55,22 +56,45 @@ class FrozenList(list[Any]):
 EMPTY = FrozenDict()
 
 
-_SCALARS = frozenset((str, int, float, bool, type(None)))
+_PLAIN = frozenset((str, int, bool, type(None)))
 
 
 def freeze(value: Any, depth: int = MAX_DEPTH) -> Any:
-    """The same value, deeply read-only. Raises `ValueError` when it is nested deeper than `MAX_DEPTH`."""
-    kind = type(value)
-    if kind in _SCALARS or kind is FrozenDict or kind is FrozenList:
+    """The same JSON value, deeply read-only.
+
+    Raises `ValueError` when it is nested deeper than `MAX_DEPTH`, and for what has no JSON form: NaN, sets, objects.
+    """
+    if isinstance(value, FrozenDict | FrozenList):
+        if depth < MAX_DEPTH and depth_of(value) > depth:
+            raise _too_deep()
         return value
-    if depth == 0:
-        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
-    below = depth - 1
-    if isinstance(value, dict):  # most values are scalars, and a call costs more than the look
-        return FrozenDict({key: item if type(item) in _SCALARS else freeze(item, below) for key, item in value.items()})
+    if isinstance(value, dict):
+        if not depth:
+            raise _too_deep()
+        below = depth - 1  # most values are plain, and a call costs more than a look
+        return FrozenDict({_key(key): item if type(item) in _PLAIN else freeze(item, below) for key, item in value.items()})
     if isinstance(value, list | tuple):
-        return FrozenList([item if type(item) in _SCALARS else freeze(item, below) for item in value])
-    return value
+        if not depth:
+            raise _too_deep()
+        below = depth - 1
+        return FrozenList([item if type(item) in _PLAIN else freeze(item, below) for item in value])
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} is a value without a JSON form")
+        return value
+    if value is None or isinstance(value, str | int):
+        return value
+    raise ValueError(f"{type(value).__name__} is a value without a JSON form")
+
+
+def _key(key: Any) -> str:
+    if not isinstance(key, str):
+        raise ValueError(f"an object's key {key!r} is a value without a JSON form")  # noqa: TRY004  (one error for all of it)
+    return key
+
+
+def _too_deep() -> ValueError:
+    return ValueError(f"nested deeper than {MAX_DEPTH} levels")
 
 
 def depth_of(value: Any) -> int:

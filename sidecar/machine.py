@@ -60,14 +60,19 @@ class Machine:
         """The names of the states that can follow `source`, in the machine's order."""
         return [state.name for state in self.states if state != source and self.allows(source, state)]
 
+    def moves(self) -> list[tuple[str, str]]:
+        """The transitions that are listed, by name; none where every move is allowed."""
+        if self.transitions is None:
+            return []
+        return [(source.name, target) for source in self.states for target in self.allowed(source)]
+
     def mermaid(self, current: IntEnum | None = None) -> str:
         """The machine as a Mermaid state diagram, the current state marked."""
         lines = ["stateDiagram-v2"]
         if self.initial is not None:
             lines.append(f"    [*] --> {self.initial.name}")
         lines += [f"    {state.name}" for state in self.states]
-        if self.transitions is not None:
-            lines += [f"    {source.name} --> {target}" for source in self.states for target in self.allowed(source)]
+        lines += [f"    {source} --> {target}" for source, target in self.moves()]
         if current is not None:
             lines += [
                 "    classDef current fill:#2f7ed8,color:#fff,font-weight:bold",

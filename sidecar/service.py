@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from sidecar.api.app import build_api
 from sidecar.audience import Audience
 from sidecar.checks import Thresholds
-from sidecar.config import REQUEST_LINGER_SECONDS, Config, Webhooks
+from sidecar.config import REQUEST_LINGER_SECONDS, Config, Subscriber, Webhooks, read_secret
 from sidecar.database import Database, file_bytes
 from sidecar.dispatch.delivery import Policy
 from sidecar.dispatch.dispatcher import Dispatcher
@@ -215,18 +215,13 @@ def _policy(webhooks: Webhooks) -> Policy:
 
 def _configured(config: Config) -> list[tuple[str, Settings]]:
     """The subscribers of the config file, with their secrets read."""
-    return [
-        (
-            each.id,
-            Settings(
-                each.url,
-                Path(each.secret_file).read_text().strip() if each.secret_file else None,
-                each.timeout_seconds,
-                each.max_lag,
-            ),
-        )
-        for each in config.subscribers
-    ]
+    return [(each.id, _settings(each)) for each in config.subscribers]
+
+
+def _settings(each: Subscriber) -> Settings:
+    secret = read_secret(each.secret_file) if each.secret_file else None
+    timeout = None if each.timeout_seconds is None else float(each.timeout_seconds)
+    return Settings(each.url, secret, timeout, each.max_lag)
 
 
 async def _listen(stack: AsyncExitStack, name: str, app: web.Application, at: Listen, linger_seconds: float) -> str:

@@ -5,7 +5,6 @@ writers share one fsync. It is applied, and can be seen, in order and only once 
 """
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
 import time
@@ -130,7 +129,7 @@ class AsyncStateStore:
         self.journal = MemoryJournal() if journal is None else journal
         self.machine = Machine() if machine is None else machine
         self.rejections = Rejections()
-        self.transitions: dict[tuple[str, str], int] = {}
+        self.transitions = dict.fromkeys(self.machine.moves(), 0)
         self.illegal_accepted = 0
         self.version_rewrites = 0
         self.state_entered_ts = 0.0
@@ -205,18 +204,17 @@ class AsyncStateStore:
         stored = await self._write(lambda tail: document_of(snapshot), expectations, snapshot)
         return stored.snapshot
 
-    async def transition(self, to: IntEnum, reason: str, *expected: Expectation, source_module: str | None = None) -> Stored:
+    async def transition(self, to: IntEnum, reason: str, *expected: Expectation, source_module: str = "fsm_handler") -> Stored:
         """Write the snapshot that follows the current one: in state `to`, the transition in its history."""
 
         def build(tail: SnapshotDocument | None) -> SnapshotDocument:
             if tail is None:
-                return document_of(FsmSnapshot(0, to, reason, source_module=source_module or "fsm_handler"))
+                return document_of(FsmSnapshot(0, to, reason, source_module=source_module))
             current = snapshot_of(tail, self.machine.states)
             moved = next_snapshot(current, to, reason)
             if to != current.state:
                 moved = moved.add_transition(create_transition(current.state, to, reason), self._history_limit)
-            source = source_module or current.source_module
-            return document_of(dataclasses.replace(moved, version=current.version + 1, source_module=source))
+            return document_of(dataclasses.replace(moved, version=current.version + 1, source_module=source_module))
 
         return await self.write(build, *expected)
 
@@ -259,11 +257,12 @@ class AsyncStateStore:
                 raise _Lost(broken, document, tail, expectation)
         if tail and tail.state != document.state:
             self._check_transition(document, tail)
-        if document.version <= current:
-            self.version_rewrites += 1
-            document = msgspec.structs.replace(document, version=current + 1)
-        if document.version > MAX_VERSION:
+        version = max(document.version, current + 1)
+        if version > MAX_VERSION:
             raise InvalidSnapshotError("the version cannot grow beyond 2**53 - 1; start with a new journal", path="$.version")
+        if version != document.version:
+            self.version_rewrites += 1
+            document = msgspec.structs.replace(document, version=version)
         return document
 
     def _check_members(self, snapshot: FsmSnapshot) -> None:
@@ -337,22 +336,31 @@ class AsyncStateStore:
 
     async def recover(self) -> None:
         """Show the state that the journal's head holds. Raises `InvalidSnapshotError` when its state is not in the machine."""
-        head = self.journal.head
-        if not head:
+        journal = self.journal
+        if not journal.head:
             return
-        since = max(head - _LOOK_BACK, self.journal.oldest - 1)
-        entries = await self.journal.read(since, _LOOK_BACK)
-        self._tail = document = decode_document(entries[-1].document)
+        (newest,) = await journal.read(journal.head - 1, 1)
+        self._tail = document = decode_document(newest.document)
         check_names(document, self.machine.states)
-        self._show(Stored(document, entries[-1], self.machine.states))
-        self.state_entered_ts = _entered_at(entries)
+        self._show(Stored(document, newest, self.machine.states))
+        self.state_entered_ts = await self._entered_before(newest)
+
+    async def _entered_before(self, newest: Entry) -> float:
+        """When the newest state was entered, as far back as one look goes. Seconds since the Unix epoch."""
+        after = max(newest.revision - _LOOK_BACK, self.journal.oldest) - 1
+        entries = {entry.revision: entry for entry in await self.journal.read(after, _LOOK_BACK)}
+        state, entered = state_of(newest.document), newest
+        while (before := entries.get(entered.revision - 1)) and state_of(before.document) == state:
+            entered = before
+        return entered.appended_at
 
     async def initialize_if_empty(self) -> None:
-        """Write the initial snapshot if there is no state."""
+        """Write the initial snapshot if there is no state; on return there is one."""
         if self._tail is None:
             initial = FsmState.BOOTING if self.machine.initial is None else self.machine.initial
-            with contextlib.suppress(StateExistsError):
-                await self.set(initial_snapshot(initial), expected=NO_VERSION)
+            await self.set(initial_snapshot(initial))
+        elif self._in_flight:
+            await self._in_flight[-1].wait()
 
     # --- in-process readers ---
 
@@ -364,7 +372,7 @@ class AsyncStateStore:
         When the reader is slow, the oldest waiting snapshot makes room for the newest, and is counted as failed.
         """
         seat = self._audience.join(subscriber_id)
-        reader: asyncio.Queue[FsmSnapshot] = asyncio.Queue(max_queue_size or self._queue_size)
+        reader: asyncio.Queue[FsmSnapshot] = asyncio.Queue(max(1, max_queue_size or self._queue_size))
         self._readers[reader] = seat
         if self._current:
             self._put(reader, self._current.snapshot)
@@ -475,17 +483,6 @@ async def monitor_state_store(store: AsyncStateStore, interval: float = 30.0) ->
         for problem in (*health["issues"], *health["warnings"]):
             _log.warning("state store: %s", problem)
         await asyncio.sleep(interval)
-
-
-def _entered_at(entries: Sequence[Entry]) -> float:
-    """When the newest entry's state was entered, as far back as the entries go. Seconds since the Unix epoch."""
-    state = state_of(entries[-1].document)
-    entered = entries[-1].appended_at
-    for entry in reversed(entries):
-        if state_of(entry.document) != state:
-            break
-        entered = entry.appended_at
-    return entered
 
 
 def _describe(standing: Standing) -> str:

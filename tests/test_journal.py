@@ -1,6 +1,5 @@
 """The journal's contract: one suite, kept by every backend; then what only the durable one promises."""
 
-# ruff: noqa: SIM300  (the expected value stands on the left)
 
 import asyncio
 import gc

@@ -1,6 +1,5 @@
 """The machine: which states there are, and which moves between them are allowed."""
 
-# ruff: noqa: SIM300  (the expected value stands on the left)
 
 from enum import IntEnum
 

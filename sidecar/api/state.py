@@ -9,7 +9,7 @@ from aiohttp import web
 from sidecar.api import wire
 from sidecar.api.keys import REQUIRE_PRECONDITION, STORE
 from sidecar.conflicts import Expectation
-from sidecar.document import SnapshotDocument
+from sidecar.document import SnapshotDocument, TransitionDocument
 from sidecar.errors import InvalidError, NoStateError, PreconditionRequiredError
 from sidecar.machine import Machine
 from sidecar.snapshot import new_uuid
@@ -52,15 +52,17 @@ async def put_state(request: web.Request) -> web.Response:
 
 
 def _replacement(change: wire.StateWrite, tail: SnapshotDocument | None) -> SnapshotDocument:
-    """The change as the whole document. What it leaves open follows from the state it replaces, or is filled in."""
-    previous = change.prev_state
-    if tail and previous is None:
-        previous = tail.prev_state if tail.state == change.state else tail.state
-    version = change.version
-    if version is None:
-        version = tail.version + 1 if tail else 0
+    """The change as the whole document. What the state is about is the writer's; its bookkeeping goes on where it stood."""
+    version, previous, attempts = change.version, change.prev_state, change.attempt_count
+    history: tuple[TransitionDocument, ...] | None = change.history
+    if tail:
+        moved = tail.state != change.state
+        version = tail.version + 1 if version is None else version
+        previous = (tail.state if moved else tail.prev_state) if previous is None else previous
+        attempts = tail.attempt_count + moved if attempts is None else attempts
+        history = tail.history if history is None else history
     return SnapshotDocument(
-        version,
+        version or 0,
         change.state,
         change.reason,
         change.ts_mono or time.monotonic(),
@@ -69,8 +71,8 @@ def _replacement(change: wire.StateWrite, tail: SnapshotDocument | None) -> Snap
         change.fsm_instance_id or (tail.fsm_instance_id if tail else new_uuid()),
         previous,
         change.source_module,
-        change.attempt_count,
-        change.history,
+        attempts or 0,
+        history or (),
         change.context_data,
         change.state_metadata,
     )

@@ -38,10 +38,11 @@ async def post_subscriber(request: web.Request) -> web.Response:
 
 async def _register(request: web.Request, subscriber_id: str, change: wire.SubscriberWrite) -> web.Response:
     dispatcher = request.app[DISPATCHER]
+    secret_is_made = change.secret is None and not dispatcher.roster.has_secret(subscriber_id)
     subscriber, added = await dispatcher.register(subscriber_id, _settings(change))
     view = _view(request, subscriber)
-    if added and change.secret is None:
-        view["secret"] = subscriber.settings.secret  # told once, to whoever registered
+    if secret_is_made:
+        view["secret"] = subscriber.settings.secret  # told once, to whoever registered first
     headers = {"Location": f"/v1/subscribers/{subscriber_id}"}
     return wire.answer(view, status=201 if added else 200, headers=headers)
 

@@ -9,13 +9,13 @@ import msgspec
 from aiohttp import web
 
 from sidecar.conflicts import NO_VERSION, Expectation
-from sidecar.document import SnapshotDocument, TransitionDocument
+from sidecar.document import SnapshotDocument, TransitionDocument, split_path
 from sidecar.errors import InvalidError, MalformedError, MediaTypeError
 from sidecar.frozen import MAX_DEPTH, depth_of
 from sidecar.store import MAX_VERSION, Stored
 from sidecar.units import Seconds
 
-SubscriberId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
+SubscriberId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z")]
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_VERSION)]
 _Text = Annotated[str, msgspec.Meta(max_length=4096)]
@@ -34,17 +34,17 @@ class TransitionWrite(TransitionDocument, frozen=True, forbid_unknown_fields=Tru
 
 
 class StateWrite(SnapshotDocument, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The body of `PUT /v1/state`: the snapshot's fields. Without a version it takes the one after the current."""
+    """The body of `PUT /v1/state`: the snapshot's fields. None: follows from the state that is replaced."""
 
-    version: _Count | None = None  # type: ignore[assignment]  # filled in at the moment of the decision
+    version: _Count | None = None  # type: ignore[assignment]
     reason: _Text = ""
     ts_mono: _MonotonicTime = 0.0
     ts_wall: _WallTime = 0.0
     snapshot_id: _Name = ""
     fsm_instance_id: _Name = ""
     source_module: _Name = "fsm_handler"
-    attempt_count: _Count = 0
-    history: Annotated[tuple[TransitionWrite, ...], msgspec.Meta(max_length=1000)] = ()
+    attempt_count: _Count | None = None  # type: ignore[assignment]
+    history: Annotated[tuple[TransitionWrite, ...], msgspec.Meta(max_length=1000)] | None = None  # type: ignore[assignment]
 
 
 class Move(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,7 +53,7 @@ class Move(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     to: str
     reason: _Text = ""
     source: str | None = msgspec.field(default=None, name="from")
-    source_module: _Name | None = None
+    source_module: _Name = "fsm_handler"
 
 
 class SubscriberWrite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,8 +87,8 @@ class Body:
             value = self._decode(body)
             _refuse_depth(body)
         except msgspec.ValidationError as error:
-            detail, _, path = str(error).partition(" - at `")
-            raise InvalidError(detail[:200], path=path.rstrip("`") or "$") from None
+            detail, path = split_path(error)
+            raise InvalidError(detail, path=path) from None
         except UnicodeDecodeError:
             raise MalformedError("the body is not valid UTF-8") from None
         except RecursionError:
@@ -158,15 +158,22 @@ def etag(epoch: str, version: int) -> str:
 def preconditions(request: web.Request) -> list[Expectation]:
     """What `If-Match` and `If-None-Match: *` expect. Raises `MalformedError`."""
     expected = []
-    match = request.headers.get("If-Match")
+    match = _single(request, "If-Match")
     if match is not None:
         expected.append(Expectation() if match == "*" else _expectation(match))
-    none_match = request.headers.get("If-None-Match")
+    none_match = _single(request, "If-None-Match")
     if none_match is not None:
         if none_match != "*":
             raise MalformedError("a write takes If-None-Match only as *, to create the state")
         expected.append(Expectation(version=NO_VERSION))
     return expected
+
+
+def _single(request: web.Request, name: str) -> str | None:
+    values = request.headers.getall(name, ())
+    if len(values) > 1:
+        raise MalformedError(f"{name} is given twice")
+    return values[0] if values else None
 
 
 def _expectation(text: str) -> Expectation:
@@ -178,12 +185,12 @@ def _expectation(text: str) -> Expectation:
 
 def not_modified(request: web.Request, current: str) -> bool:
     """Whether `If-None-Match` names the current ETag (RFC 9110, section 13.1.2). Raises `MalformedError`."""
-    header = request.headers.get("If-None-Match")
-    if header is None:
+    headers = request.headers.getall("If-None-Match", ())
+    if not headers:
         return False
-    if header == "*":
+    tags = [tag.strip() for header in headers for tag in header.split(",")]
+    if tags == ["*"]:
         return True
-    tags = [tag.strip() for tag in header.split(",")]
     if not all(_ANY_ETAG.fullmatch(tag) for tag in tags):
         raise MalformedError("If-None-Match takes ETags in double quotes, or *")
     return current in (tag.removeprefix("W/") for tag in tags)

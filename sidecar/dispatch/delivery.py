@@ -44,8 +44,8 @@ class Policy(msgspec.Struct, frozen=True):
 
     def wait_after(self, failures: int, result: Attempt) -> float:
         """How long to wait after a failure, without jitter: what the receiver asked for, within bounds, if that is longer."""
-        suspended = self.status_after(failures) is Status.SUSPENDED
-        wait = self.probe_interval_seconds if suspended or result.outcome in _SLOW else self.retry_seconds[failures - 1]
+        slow = self.status_after(failures) is Status.SUSPENDED or result.outcome in _SLOW
+        wait = self.probe_interval_seconds if slow else self.retry_seconds[failures - 1]
         return max(wait, min(result.retry_after_seconds, self.max_retry_after_seconds))
 
     def gives_up(self, failures: int, failing_seconds: float) -> bool:
@@ -110,15 +110,23 @@ class Delivery:
             if self._attempted not in (None, entry.revision):
                 self._audience.notifications_failed += 1  # tried, and now passed over
             self._attempted = entry.revision
-            body = message.changed(
-                entry, epoch=self._journal.epoch, subscriber_id=self.subscriber.id, cursor=self.subscriber.cursor
+            self._poked.clear()  # before the attempt: what changes during it is not seen by it
+            result = await self.send(
+                message.changed(
+                    entry, epoch=self._journal.epoch, subscriber_id=self.subscriber.id, cursor=self.subscriber.cursor
+                )
             )
-            result = await self.send(body)
+            if not self._roster.knows(self.subscriber):
+                return  # removed meanwhile
             self._roster.record(self.subscriber, result)
             if result.outcome is Outcome.DELIVERED:
                 self._delivered(entry, jump)
             else:
-                await self._wait(self._failed(result))
+                await self._wait(self._failed(result), result.retry_after_seconds)
+
+    def _message_of(self, entry: Entry) -> message.Message:
+        subscriber = self.subscriber
+        return message.changed(entry, epoch=self._journal.epoch, subscriber_id=subscriber.id, cursor=subscriber.cursor)
 
     def poke(self) -> None:
         """Try again now instead of waiting: the subscriber has changed, or was seen alive."""
@@ -187,13 +195,17 @@ class Delivery:
             self._audience.notifications_failed += 1
             self._roster.evict(subscriber, Reason.GONE if gone else Reason.FAILING)
             return 0.0
-        self._roster.set_status(subscriber, Status.SUSPENDED if gone else policy.status_after(subscriber.failures))
-        return policy.wait_after(subscriber.failures, result)
+        wait = policy.wait_after(subscriber.failures, result)
+        if gone or subscriber.status is Status.SUSPENDED:  # only a success makes it better
+            self._roster.set_status(subscriber, Status.SUSPENDED)
+            return max(wait, policy.probe_interval_seconds)
+        self._roster.set_status(subscriber, policy.status_after(subscriber.failures))
+        return wait
 
-    async def _wait(self, seconds: float) -> None:
-        """Wait with jitter, or until poked."""
-        self._poked.clear()
+    async def _wait(self, seconds: float, asked_seconds: float) -> None:
+        """Wait with jitter, but never less than the receiver asked for (within the cap), or until poked."""
         jittered = seconds * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311  (spreads load, keeps no secret)
+        asked = min(asked_seconds, self._policy.max_retry_after_seconds, seconds)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(jittered):
+            async with asyncio.timeout(max(jittered, asked)):
                 await self._poked.wait()

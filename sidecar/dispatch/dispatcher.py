@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from typing import NamedTuple
 
 import aiohttp
 
@@ -17,6 +18,11 @@ from sidecar.tasks import first_of
 HOUSEKEEPING_SECONDS = 1.0
 """How often cursors are saved: after a crash, at most the deliveries of this time are repeated."""
 _DRAIN_LOOK_SECONDS = 0.02
+
+
+class _Served(NamedTuple):
+    delivery: Delivery
+    task: asyncio.Task[None]
 
 
 class Dispatcher:
@@ -41,8 +47,7 @@ class Dispatcher:
         self._audience = audience
         self._metrics = metrics
         self._slots = asyncio.Semaphore(max_in_flight)
-        self._deliveries: dict[str, Delivery] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._served: dict[str, _Served] = {}
         self._group = asyncio.TaskGroup()
         _create_at_zero(metrics)
 
@@ -58,8 +63,21 @@ class Dispatcher:
                 await asyncio.sleep(HOUSEKEEPING_SECONDS)
 
     def _serve(self, subscriber: Subscriber) -> None:
-        delivery = self._deliveries[subscriber.id] = self._delivery_to(subscriber)
-        self._tasks[subscriber.id] = self._group.create_task(delivery.run(), name=f"delivery {subscriber.id}")
+        self._stop(subscriber.id)
+        delivery = self._delivery_to(subscriber)
+        task = self._group.create_task(delivery.run(), name=f"delivery {subscriber.id}")
+        self._served[subscriber.id] = _Served(delivery, task)
+        task.add_done_callback(lambda _: self._ended(delivery))
+
+    def _ended(self, delivery: Delivery) -> None:
+        served = self._served.get(delivery.subscriber.id)
+        if served and served.delivery is delivery:
+            del self._served[delivery.subscriber.id]
+
+    def _stop(self, subscriber_id: str) -> None:
+        served = self._served.pop(subscriber_id, None)
+        if served:
+            served.task.cancel()
 
     def _delivery_to(self, subscriber: Subscriber) -> Delivery:
         return Delivery(
@@ -76,26 +94,27 @@ class Dispatcher:
     async def register(self, subscriber_id: str, settings: Settings) -> tuple[Subscriber, bool]:
         """As `Roster.register`; its deliveries start, or go on with the new settings at once."""
         subscriber, added = await self.roster.register(subscriber_id, settings)
-        task = self._tasks.get(subscriber_id)
-        if task is None or task.done():
+        served = self._served.get(subscriber_id)
+        if added or served is None:
             self._serve(subscriber)
         else:
-            self._deliveries[subscriber_id].poke()
+            served.delivery.poke()
         return subscriber, added
 
     async def remove(self, subscriber_id: str) -> None:
-        """As `Roster.remove`; its deliveries stop first."""
-        self.roster.get(subscriber_id)
-        await self.roster.remove(subscriber_id)
-        self._deliveries.pop(subscriber_id, None)
-        task = self._tasks.pop(subscriber_id, None)
-        if task:
-            task.cancel()
+        """As `Roster.remove`; its deliveries stop."""
+        try:
+            await self.roster.remove(subscriber_id)
+        finally:
+            served = self._served.get(subscriber_id)
+            if served and not self.roster.knows(served.delivery.subscriber):
+                self._stop(subscriber_id)
 
     async def ping(self, subscriber_id: str) -> Attempt:
         """Send a message without a state, and say how it went. An answer ends the subscriber's wait."""
         subscriber = self.roster.get(subscriber_id)
-        delivery = self._deliveries.get(subscriber_id) or self._delivery_to(subscriber)
+        served = self._served.get(subscriber_id)
+        delivery = served.delivery if served else self._delivery_to(subscriber)
         result = await delivery.send(message.ping(epoch=self._journal.epoch, subscriber_id=subscriber_id, now=time.time()))
         if result.outcome is Outcome.DELIVERED:
             delivery.poke()
@@ -108,7 +127,7 @@ class Dispatcher:
             await first_of(hurried, timeout_seconds=_DRAIN_LOOK_SECONDS)
 
     def _settled(self) -> bool:
-        return all(self._deliveries[subscriber.id].settled for subscriber in self.roster.served())
+        return all(served.delivery.settled for served in self._served.values())
 
 
 def _create_at_zero(metrics: DispatchMetrics) -> None:

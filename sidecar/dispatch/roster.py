@@ -1,8 +1,10 @@
 """The roster: who subscribes, how far each one got, and how well it goes. Kept in the journal's file."""
 
+import asyncio
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
+from functools import partial
 
 import msgspec
 import structlog
@@ -90,6 +92,7 @@ class Roster:
         self._subscribers: dict[str, Subscriber] = {}
         self._seats: dict[str, Seat] = {}
         self._unsaved: set[str] = set()
+        self._changing = asyncio.Lock()  # registrations and removals, one after the other: each waits for the disk
 
     async def load(self) -> None:
         """Take up the subscribers that the last process left."""
@@ -98,41 +101,43 @@ class Roster:
             subscriber = msgspec.json.decode(record, type=Subscriber)
             self._subscribers[subscriber.id] = subscriber
             if subscriber.status is not Status.EVICTED:
-                self._seats[subscriber.id] = self._audience.admit(subscriber.id)
+                seat = self._seats[subscriber.id] = self._audience.admit(subscriber.id)
+                seat.active = subscriber.status is not Status.SUSPENDED
 
     def configure(self, configured: Iterable[tuple[str, Settings]]) -> None:
         """Make the subscribers of the config file what it says: new, changed, or no longer there."""
         wanted = dict(configured)
-        for subscriber in [s for s in self if s.configured and s.id not in wanted]:
+        for subscriber in [s for s in self.served() if s.configured and s.id not in wanted]:
             self.evict(subscriber, Reason.UNCONFIGURED)
         for subscriber_id, settings in wanted.items():
-            subscriber = self._enrol(subscriber_id, settings)
-            subscriber.configured = True
-            self.changed(subscriber)
+            self._take_seat(subscriber_id)
+            self._install(subscriber_id, settings, configured=True)
 
     async def register(self, subscriber_id: str, settings: Settings) -> tuple[Subscriber, bool]:
         """Register, change or bring back a subscriber; durable on return. True: it was not served before.
 
         A secret that is not given stays as it was; a new subscriber gets one made. Raises `SubscriberLimitError`,
-        `EndpointRefusedError`, and `ConfiguredSubscriberError` for one that the config file owns.
+        `EndpointRefusedError`, `ConfiguredSubscriberError` for one that the config file owns, and `StorageError`: then
+        nothing has changed.
         """
-        known = self._subscribers.get(subscriber_id)
-        if known and known.configured and known.status is not Status.EVICTED:
-            raise ConfiguredSubscriberError(f"subscriber {subscriber_id} is written in the config file; change it there")
         self._check(settings)
-        if settings.secret is None:
-            secret = known.settings.secret if known else Secret.generate().text
-            settings = msgspec.structs.replace(settings, secret=secret)
-        served = known is not None and known.status is not Status.EVICTED
-        try:
-            subscriber = self._enrol(subscriber_id, settings)
-        except SubscriberLimitError:
-            self._metrics.subscriptions_rejected.labels("limit").inc()
-            raise
-        subscriber.configured = False
-        self._metrics.subscriptions.inc()
-        await self._save(subscriber)
-        return subscriber, not served
+        async with self._changing:
+            known = self._subscribers.get(subscriber_id)
+            served = known is not None and known.status is not Status.EVICTED
+            if known and known.configured and served:
+                raise ConfiguredSubscriberError(f"subscriber {subscriber_id} is written in the config file; change it there")
+            if settings.secret is None:
+                secret = known.settings.secret if known else None
+                settings = msgspec.structs.replace(settings, secret=secret or Secret.generate().text)
+            self._take_seat(subscriber_id)
+            try:
+                await self._save(_renewed(known or Subscriber(subscriber_id, settings), settings))
+            except StorageError:
+                if not served:
+                    self._leave(subscriber_id)
+                raise
+            self._metrics.subscriptions.inc()
+            return self._install(subscriber_id, settings, configured=False), not served
 
     def _check(self, settings: Settings) -> None:
         try:
@@ -141,42 +146,54 @@ class Roster:
             self._metrics.subscriptions_rejected.labels("endpoint").inc()
             raise
 
-    def _enrol(self, subscriber_id: str, settings: Settings) -> Subscriber:
-        subscriber = self._subscribers.get(subscriber_id)
-        if subscriber_id not in self._seats:
+    def _take_seat(self, subscriber_id: str) -> None:
+        if subscriber_id in self._seats:
+            return
+        try:
             self._seats[subscriber_id] = self._audience.join(subscriber_id)
-        if subscriber is None:
-            subscriber = self._subscribers[subscriber_id] = Subscriber(subscriber_id, settings)
-        subscriber.settings = settings
+        except SubscriberLimitError:
+            self._metrics.subscriptions_rejected.labels("limit").inc()
+            raise
+
+    def _install(self, subscriber_id: str, settings: Settings, *, configured: bool) -> Subscriber:
+        subscriber = self._subscribers.setdefault(subscriber_id, Subscriber(subscriber_id, settings))
+        subscriber.settings, subscriber.configured = settings, configured
         if subscriber.status is Status.EVICTED:
-            subscriber.failures, subscriber.failing_seconds = 0, 0.0
-            subscriber.evicted_at, subscriber.evicted_reason = 0.0, None
-            self.set_status(subscriber, Status.ACTIVE)
+            fresh = _renewed(subscriber, settings)
+            subscriber.failures, subscriber.failing_seconds = fresh.failures, fresh.failing_seconds
+            subscriber.evicted_at, subscriber.evicted_reason = fresh.evicted_at, fresh.evicted_reason
+            self.set_status(subscriber, fresh.status)
+        self.changed(subscriber)
         return subscriber
 
     async def remove(self, subscriber_id: str) -> None:
-        """Forget a subscriber and its cursor; durable on return."""
-        subscriber = self.get(subscriber_id)
-        if subscriber.configured and subscriber.status is not Status.EVICTED:
-            raise ConfiguredSubscriberError(f"subscriber {subscriber_id} is written in the config file; remove it there")
-        self._forget(subscriber)
-        if self._database:
-            await self._database.execute(_DELETE, (subscriber_id,))
+        """Forget a subscriber and its cursor; durable on return. Raises as `get`, and for one that the config file owns."""
+        async with self._changing:
+            subscriber = self.get(subscriber_id)
+            if subscriber.configured and subscriber.status is not Status.EVICTED:
+                raise ConfiguredSubscriberError(f"subscriber {subscriber_id} is written in the config file; remove it there")
+            self._forget(subscriber_id)
+            if self._database:
+                await self._database.execute(_DELETE, (subscriber_id,))
 
-    def _forget(self, subscriber: Subscriber) -> None:
-        del self._subscribers[subscriber.id]
-        self._unsaved.discard(subscriber.id)
-        self._leave(subscriber)
+    def _forget(self, subscriber_id: str) -> None:
+        del self._subscribers[subscriber_id]
+        self._unsaved.discard(subscriber_id)
+        self._leave(subscriber_id)
 
-    def _leave(self, subscriber: Subscriber) -> None:
-        seat = self._seats.pop(subscriber.id, None)
+    def _leave(self, subscriber_id: str) -> None:
+        seat = self._seats.pop(subscriber_id, None)
         if seat:
             seat.leave()
+
+    def knows(self, subscriber: Subscriber) -> bool:
+        """Whether this very subscriber is in the roster: it may have been removed while an attempt was under way."""
+        return self._subscribers.get(subscriber.id) is subscriber
 
     def evict(self, subscriber: Subscriber, reason: Reason) -> None:
         """Stop serving a subscriber. Its tombstone keeps the cursor."""
         subscriber.evicted_at, subscriber.evicted_reason = time.time(), reason
-        self._leave(subscriber)
+        self._leave(subscriber.id)
         self._audience.dead_removed += reason is not Reason.UNCONFIGURED
         self._metrics.evictions.labels(reason).inc()
         self.set_status(subscriber, Status.EVICTED)
@@ -217,28 +234,26 @@ class Roster:
         """Hand all unsaved subscribers to the database, without waiting. A storage that failed ends the process elsewhere."""
         unsaved, self._unsaved = self._unsaved, set()
         if self._database:
-            for subscriber_id in unsaved:
-                self._database.write(_SAVE, self._row(self._subscribers[subscriber_id]), lambda error: None)
+            for subscriber in [self._subscribers[subscriber_id] for subscriber_id in unsaved]:
+                self._database.write(_SAVE, _row(subscriber), partial(self._saved, subscriber))
+
+    def _saved(self, subscriber: Subscriber, error: StorageError | None) -> None:
+        if error and self.knows(subscriber):
+            self.changed(subscriber)  # with the next batch, if there is one
 
     async def _save(self, subscriber: Subscriber) -> None:
-        self._unsaved.discard(subscriber.id)
         if self._database:
-            try:
-                await self._database.execute(_SAVE, self._row(subscriber))
-            except StorageError:
-                self.changed(subscriber)  # it is served already, and saved as soon as there is room again
-                raise
-
-    def _row(self, subscriber: Subscriber) -> tuple[str, bytes]:
-        return subscriber.id, msgspec.json.encode(subscriber)
+            await self._database.execute(_SAVE, _row(subscriber))
 
     def drop_old_tombstones(self) -> None:
         """Forget those evicted longer ago than they are kept, and the oldest ones beyond the limit of subscribers."""
+        if self._changing.locked():  # one of them may be coming back
+            return
         tombstones = sorted((s for s in self if s.status is Status.EVICTED), key=lambda s: s.evicted_at, reverse=True)
         kept_since = time.time() - self._tombstone_seconds
         for place, subscriber in enumerate(tombstones):
             if subscriber.evicted_at < kept_since or place >= self._audience.limit:
-                self._forget(subscriber)
+                self._forget(subscriber.id)
                 if self._database:
                     self._database.write(_DELETE, (subscriber.id,), lambda error: None)
 
@@ -249,9 +264,25 @@ class Roster:
         except KeyError:
             raise UnknownSubscriberError("no subscriber has this id") from None
 
+    def has_secret(self, subscriber_id: str) -> bool:
+        """Whether there is such a subscriber, evicted or not, with a secret of its own."""
+        known = self._subscribers.get(subscriber_id)
+        return known is not None and known.settings.secret is not None
+
     def served(self) -> Sequence[Subscriber]:
         """All but the evicted."""
         return [subscriber for subscriber in self if subscriber.status is not Status.EVICTED]
 
     def __iter__(self) -> Iterator[Subscriber]:
         return iter(list(self._subscribers.values()))
+
+
+def _renewed(subscriber: Subscriber, settings: Settings) -> Subscriber:
+    """A copy with these settings. One that was evicted starts anew, from where it stood."""
+    if subscriber.status is not Status.EVICTED:
+        return msgspec.structs.replace(subscriber, settings=settings, configured=False)
+    return Subscriber(subscriber.id, settings, cursor=subscriber.cursor, last_success_at=subscriber.last_success_at)
+
+
+def _row(subscriber: Subscriber) -> tuple[str, bytes]:
+    return subscriber.id, msgspec.json.encode(subscriber)

@@ -1,10 +1,15 @@
 """Which endpoints may be called."""
 
+import re
+
 from yarl import URL
 
 from sidecar.errors import EndpointRefusedError
 
 MAX_URL = 2048
+
+_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
+_UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
 
 
 def check_url(text: str) -> URL:
@@ -13,14 +18,15 @@ def check_url(text: str) -> URL:
         raise EndpointRefusedError(f"the URL is longer than {MAX_URL} characters", rule="length")
     try:
         url = URL(text)
-    except ValueError:
-        raise EndpointRefusedError(
-            "this is not a URL; expected one such as https://console.example/hook", rule="syntax"
-        ) from None
-    if url.scheme not in ("http", "https") or not url.host:
+        host = url.raw_host if url.host else ""
+    except ValueError:  # also from a host that is no name in IDNA
+        raise _no_url() from None
+    if url.scheme not in ("http", "https") or not host:
         raise EndpointRefusedError(
             "expected an http or https URL with a host, such as https://console.example/hook", rule="scheme"
         )
+    if _UNPRINTABLE.search(text) or not _HOST.fullmatch(host or ""):
+        raise _no_url()
     if url.user is not None or url.password is not None:
         raise EndpointRefusedError("credentials do not belong into a URL; receivers verify the signature", rule="credentials")
     if url.fragment:
@@ -28,3 +34,7 @@ def check_url(text: str) -> URL:
     if url.port == 0:
         raise EndpointRefusedError("port 0 cannot be called", rule="port")
     return url
+
+
+def _no_url() -> EndpointRefusedError:
+    return EndpointRefusedError("this is not a URL; expected one such as https://console.example/hook", rule="syntax")

@@ -1,0 +1,386 @@
+"""Starts the real sidecar for tests, as a process or inside this one, and talks to it; and a webhook receiver.
+
+All of it blocks, so that a test reads from top to bottom; the sidecar's event loop runs elsewhere.
+"""
+
+
+import asyncio
+import contextlib
+import http.client
+import http.server
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from typing import NamedTuple
+
+import structlog
+
+from sidecar import config
+from sidecar.service import Service
+from sidecar.tasks import first_of
+
+PATIENCE_SECONDS = 10.0
+"""How long anything may take before a test gives up: far more than it should need."""
+
+BASE = {
+    "api": {"listen": "127.0.0.1:0"},
+    "ops": {"listen": "127.0.0.1:0"},
+    "journal": {"backend": "memory"},
+    "shutdown": {"drain_delay": "0s", "flush_timeout": "0s"},
+}
+
+
+def written(folder, **sections):
+    """A config file in the folder: free ports, a journal in memory and a quick end, but for the sections given."""
+    path = folder / "sidecar.yaml"
+    path.write_text(json.dumps(BASE | sections))  # JSON is YAML
+    return path
+
+
+def on_disk(folder):
+    """The journal section for a file in the folder."""
+    return {"path": str(folder / "journal.db")}
+
+
+def eventually(look):
+    """The first true answer of `look`, which is asked again and again."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (answer := look()):
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.005)
+    return answer
+
+
+# --- asking ---
+
+
+class Answer(NamedTuple):
+    """What came back. Header names may be written in any case."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+    @property
+    def etag(self):
+        return self.headers["ETag"]
+
+
+class Client:
+    """Asks one listener, each time on a new connection. A body that is not bytes is sent as JSON."""
+
+    def __init__(self, address):
+        self.address = address
+
+    def get(self, path, **headers):
+        return self.ask("GET", path, **headers)
+
+    def put(self, path, body, **headers):
+        return self.ask("PUT", path, body, **headers)
+
+    def post(self, path, body=None, **headers):
+        return self.ask("POST", path, body, **headers)
+
+    def delete(self, path):
+        return self.ask("DELETE", path)
+
+    def ask(self, method, path, body=None, **headers):
+        """Ask. Header names as keywords: `if_match='"k3f9-1"'`; a list sends the header more than once."""
+        content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        if content is not None:
+            headers = {"content_type": "application/json"} | headers
+        pairs = [(name.replace("_", "-"), value) for name, value in headers.items() if value is not None]
+        return self.exchange(method, path, content, pairs)
+
+    def exchange(self, method, path, content, headers):
+        """Ask with exactly these headers, and those that HTTP needs."""
+        with contextlib.closing(_connection(self.address)) as connection:
+            connection.putrequest(method, path, skip_accept_encoding=True)
+            for name, values in headers:
+                for value in values if isinstance(values, list) else [values]:
+                    connection.putheader(name, value)
+            if content is not None:
+                connection.putheader("Content-Length", str(len(content)))
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has answered before it had read all
+                connection.endheaders(content)
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.host)
+
+
+def _connection(address):
+    if address.startswith("unix:"):
+        connection = _UnixConnection("socket", timeout=PATIENCE_SECONDS)
+        connection.host = address.removeprefix("unix:")
+        return connection
+    return http.client.HTTPConnection(address, timeout=PATIENCE_SECONDS)
+
+
+# --- inside this process ---
+
+
+class Sidecar(NamedTuple):
+    """A running sidecar: its two listeners, and its log so far as a list of dicts."""
+
+    api: Client
+    ops: Client
+    log: list
+
+
+@contextlib.contextmanager
+def served(config_file):
+    """The whole sidecar on an event loop in a thread of this process: there within milliseconds."""
+    started, stopping = threading.Event(), threading.Event()
+    failure = []
+
+    async def serve():
+        service = Service(config.load(str(config_file)))
+        stopped = asyncio.Event()
+        async with contextlib.AsyncExitStack() as stack:
+            await service.start(stack)
+            waiter = threading.Thread(target=_relay, args=(stopping, asyncio.get_running_loop(), stopped))
+            waiter.start()
+            started.set()
+            await first_of(stopped, service.crashed)
+        stopping.set()
+        if service.crashed.done():
+            service.crashed.result()
+
+    def run():
+        try:
+            asyncio.run(serve())
+        except BaseException as error:
+            failure.append(error)
+        finally:
+            started.set()
+
+    with structlog.testing.capture_logs() as log:
+        thread = threading.Thread(target=run, name="sidecar")
+        thread.start()
+        started.wait()
+        try:
+            if not failure:
+                (ready,) = (line for line in log if line["event"] == "ready")
+                yield Sidecar(Client(ready["api"]), Client(ready["ops"]), log)
+        finally:
+            stopping.set()
+            thread.join()
+    if failure:
+        raise failure[0]
+
+
+def _relay(stopping, loop, stopped):
+    stopping.wait()
+    with contextlib.suppress(RuntimeError):  # the loop is gone already
+        loop.call_soon_threadsafe(stopped.set)
+
+
+# --- as a process ---
+
+
+class Process:
+    """`python -m sidecar …`. Its standard error is read all the time; `log` has the JSON lines of it."""
+
+    def __init__(self, *arguments, cwd=None, env=None):
+        self._popen = subprocess.Popen(
+            [sys.executable, "-m", "sidecar", *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+            env=os.environ | (env or {}),
+            text=True,
+        )
+        self.pid = self._popen.pid
+        self.lines = []
+        self._changed = threading.Condition()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self):
+        for line in self._popen.stderr:
+            with self._changed:
+                self.lines.append(line)
+                self._changed.notify_all()
+        self._popen.stderr.close()
+        with self._changed:
+            self._reader = None
+            self._changed.notify_all()
+
+    @property
+    def stderr(self):
+        return "".join(self.lines)
+
+    @property
+    def log(self):
+        return [json.loads(line) for line in self.lines if line.startswith("{")]
+
+    def events(self, name):
+        return [line for line in self.log if line["event"] == name]
+
+    def wait_for(self, event, count=1):
+        """The log lines of this event, once there are so many."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self.events(event)) >= count or not self._reader, PATIENCE_SECONDS)
+        assert len(self.events(event)) >= count, f"no {event} in: {self.stderr}"
+        return self.events(event)
+
+    @property
+    def api(self):
+        return Client(self.wait_for("ready")[0]["api"])
+
+    @property
+    def ops(self):
+        return Client(self.wait_for("ready")[0]["ops"])
+
+    def send(self, number):
+        self._popen.send_signal(number)
+
+    def exit_code(self):
+        """Waits for the end."""
+        code = self._popen.wait(PATIENCE_SECONDS)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._reader, PATIENCE_SECONDS)
+        return code
+
+    def stop(self):
+        """SIGTERM, and the exit code."""
+        self.send(signal.SIGTERM)
+        return self.exit_code()
+
+    def kill(self):
+        """SIGKILL, and wait until it is gone."""
+        self._popen.kill()
+        self.exit_code()
+
+
+@contextlib.contextmanager
+def process(*arguments, **options):
+    """A process with these arguments. At the end it is killed if it still runs, and must never have shown a traceback."""
+    started = Process(*arguments, **options)
+    try:
+        yield started
+    finally:
+        started.kill()
+    assert "Traceback" not in started.stderr, started.stderr
+
+
+def running(config_file, **options):
+    """A process that runs on the config file."""
+    return process("run", "--config", config_file, **options)
+
+
+# --- the other side ---
+
+
+class Got(NamedTuple):
+    """One request that the receiver got."""
+
+    path: str
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def message(self):
+        return json.loads(self.body)
+
+    @property
+    def data(self):
+        return self.message["data"]
+
+
+class Hook(http.server.ThreadingHTTPServer):
+    """A webhook receiver for tests that block. `status` is what it answers, but not before `open` is set."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.status = 200
+        self.open = threading.Event()
+        self.open.set()
+        self.got = []
+        self.changed = threading.Condition()
+        self.url = f"http://127.0.0.1:{self.server_port}/hook"
+
+    def wait_for(self, count):
+        """All requests so far, once there are so many."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.got) >= count, PATIENCE_SECONDS), self.got
+            return list(self.got)
+
+    def wait_for_revision(self, revision):
+        """The first request that carried it."""
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.with_revision(revision), PATIENCE_SECONDS), self.got
+            return self.with_revision(revision)[0]
+
+    def with_revision(self, revision):
+        return [got for got in self.got if got.data.get("revision") == revision]
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        receiver = self.server
+        with receiver.changed:
+            receiver.got.append(Got(self.path, self.headers, body))
+            receiver.changed.notify_all()
+        receiver.open.wait()
+        self.send_response(receiver.status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format, *args):
+        pass
+
+
+@contextlib.contextmanager
+def receiving():
+    """A receiver that listens while the block runs."""
+    with Hook() as receiver:
+        thread = threading.Thread(target=receiver.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield receiver
+        finally:
+            receiver.open.set()
+            receiver.shutdown()
+            thread.join()
+
+
+def free_port():
+    """A port on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
+
+
+PROBLEM_TYPE = re.compile(r"[a-z]+(-[a-z]+)*")
+
+
+def problem_of(answer, status, kind):
+    """The problem in the answer, which must be a well-formed one of this status and type."""
+    problem = answer.json
+    assert (status, kind) == (answer.status, problem["type"]), answer
+    assert "application/problem+json" == answer.headers["Content-Type"]
+    assert (status, True, True) == (problem["status"], bool(problem["title"]), bool(problem["detail"]))
+    assert PROBLEM_TYPE.fullmatch(problem["type"])
+    return problem

@@ -1,0 +1,328 @@
+"""The scrape: whole, true, of one moment, within bounds, and named as Prometheus wants it."""
+
+
+import re
+import threading
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+from sidecar_process import eventually, free_port, on_disk
+
+from sidecar import metrics
+
+LADDER = {"transitions": {"BOOTING": ["IDLE"], "IDLE": ["ACTIVE", "SHUTDOWN"]}}
+STATES = ["UNSPECIFIED", "BOOTING", "IDLE", "ACTIVE", "ERROR_STATE", "SHUTDOWN"]
+OUTCOMES = ["delivered", "gone", "timeout", "dns", "connect", "tls", "disconnected", "redirect", "busy", "client_error"]
+OUTCOMES += ["server_error", "protocol"]
+DECLARED = [each for each in vars(metrics).values() if isinstance(each, metrics.Family)] + list(metrics.STORE_GAUGES.values())
+
+
+def families(sidecar):
+    """The scrape's families by their full name, as the strict reader of OpenMetrics sees them."""
+    answer = sidecar.ops.get("/metrics", accept="application/openmetrics-text; version=1.0.0")
+    found = list(parse_openmetrics(answer.body.decode()))
+    return {family.name + ("_total" if family.type == "counter" else ""): family for family in found}
+
+
+class Scrape(dict):
+    """The samples of one scrape: `scrape["fsm_state", "state", "IDLE"]`; the labels in their order."""
+
+    def __init__(self, sidecar):
+        for family in parse_text(sidecar.ops.get("/metrics").body.decode()):
+            for sample in family.samples:
+                self[(sample.name, *(part for label in sorted(sample.labels.items()) for part in label))] = sample.value
+
+    def __getitem__(self, key):
+        return super().__getitem__(key if isinstance(key, tuple) else (key,))
+
+    def values_of(self, name):
+        """Label value → value, of a family with one label."""
+        return {key[-1]: value for key, value in self.items() if key[0] == name}
+
+
+# --- the promise layer ---
+
+
+def test_every_number_of_the_store_is_a_gauge_of_the_same_value(start, hook):
+    """Word for word, and all of one moment; only `subscriber_count` has another name, for promtool's sake."""
+    sidecar = start()
+    sidecar.api.put("/v1/state", {"state": "IDLE", "version": 7})
+    sidecar.api.put("/v1/state?enforce_version=true", {"state": "IDLE", "version": 7})
+    sidecar.api.put("/v1/subscribers/a", {"url": hook.url})
+    eventually(lambda: sidecar.api.get("/v1/metrics.json").json["notifications_sent"])
+    numbers = sidecar.api.get("/v1/metrics.json").json
+    scrape = Scrape(sidecar)
+    age = numbers.pop("uptime_seconds")
+
+    assert ("IDLE", 7, 1, 1) == tuple(
+        numbers[key] for key in ("current_state", "current_version", "version_conflicts", "subscriber_count")
+    )
+    numbers["subscribers"] = numbers.pop("subscriber_count")
+    del numbers["current_state"]
+    gauges = {name.removeprefix("fsm_store_"): value for (name, *_), value in scrape.items() if name.startswith("fsm_store_")}
+    assert age <= gauges.pop("uptime_seconds") < age + 10
+    assert numbers == gauges
+
+
+def test_the_values_of_a_scrape_are_of_one_moment(start, tmp_path):
+    """While somebody writes as fast as he can, the numbers that tell the same thing stay equal."""
+    sidecar = start(journal=on_disk(tmp_path))
+    done = threading.Event()
+
+    def write():
+        while not done.is_set():
+            sidecar.api.put("/v1/state", {"state": "IDLE"})
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        scrapes = [Scrape(sidecar) for _ in range(30)]
+    finally:
+        done.set()
+        writer.join()
+
+    assert len({scrape["fsm_version"] for scrape in scrapes}) > 1
+    for scrape in scrapes:
+        assert scrape["fsm_version"] == scrape["fsm_store_current_version"] == scrape["fsm_journal_head_revision"] - 1
+        assert scrape["fsm_sets_total"] == scrape["fsm_store_total_sets"] == scrape["fsm_journal_head_revision"]
+        assert scrape["fsm_last_update_timestamp_seconds"] == scrape["fsm_store_last_update_ts"]
+
+
+def test_the_health_gauges_agree_with_the_health_check(start):
+    """Before the first state, well, and with too many conflicts."""
+    sidecar = start(fsm={"initial": None}, store={"max_subscribers": 1})
+    steps = [lambda: None, lambda: sidecar.api.put("/v1/state", {"state": "IDLE"})]
+    steps += [lambda: sidecar.api.put("/v1/state", {"state": "IDLE"}, if_none_match="*")]
+    steps += [lambda: sidecar.api.put("/v1/subscribers/a", {"url": "http://127.0.0.1:9/"})]
+    for step, failing in zip(
+        steps, [{"initialised"}, set(), {"version_conflicts"}, {"version_conflicts", "subscribers"}], strict=True
+    ):
+        step()
+        health, scrape = sidecar.api.get("/v1/health").json, Scrape(sidecar)
+        told = {key[2]: value for key, value in scrape.items() if key[0] == "fsm_health_check_ok"}
+
+        assert {name: name not in failing for name in ("version_conflicts", "initialised", "subscribers", "freshness")} == told
+        assert (health["healthy"], len(health["issues"]), len(health["warnings"])) == tuple(
+            scrape[f"fsm_health_{name}"] for name in ("healthy", "issues", "warnings")
+        )
+
+
+# --- what there is from the start ---
+
+
+def test_exactly_one_state_is_the_current_one(start):
+    """1 for it, 0 for every other configured one; none before the first."""
+    sidecar = start(fsm={"states": ["OFF", "WARM", "HOT"], "initial": None})
+    empty = Scrape(sidecar)
+    sidecar.api.put("/v1/state", {"state": "HOT"})
+    hot = Scrape(sidecar)
+
+    assert {"OFF": 0, "WARM": 0, "HOT": 0} == empty.values_of("fsm_state")
+    assert {"OFF": 0, "WARM": 0, "HOT": 1} == hot.values_of("fsm_state")
+    assert [(-1, -1, 0), (2, 0, 1)] == [
+        (scrape["fsm_state_code"], scrape["fsm_version"], scrape["fsm_state_entered_timestamp_seconds"] > 0)
+        for scrape in (empty, hot)
+    ]
+
+
+AT_ZERO = {
+    "fsm_version_conflicts_total": ["stale_version", "wrong_expectation", "wrong_epoch"],
+    "fsm_illegal_transitions_total": ["refused", "accepted"],
+    "fsm_webhook_attempts_total": OUTCOMES,
+    "fsm_webhook_revisions_skipped_total": ["max_lag", "compacted", "suspended"],
+    "fsm_subscribers_evicted_total": ["failing", "gone", "unconfigured"],
+    "fsm_subscriber_status_changes_total": ["active", "degraded", "suspended", "evicted"],
+    "fsm_subscriptions_rejected_total": ["limit", "endpoint"],
+    "fsm_subscribers": ["active", "degraded", "suspended", "evicted"],
+    "fsm_storage_errors_total": ["full", "failed"],
+}
+
+
+def test_every_closed_set_of_labels_is_there_at_zero(start, tmp_path):
+    """So that a rate can rise from there, and an alert finds its series."""
+    scrape = Scrape(start(journal=on_disk(tmp_path)))
+
+    assert {name: dict.fromkeys(values, 0) for name, values in AT_ZERO.items()} == {
+        name: scrape.values_of(name) for name in AT_ZERO
+    }
+
+
+def test_the_transitions_of_the_machine_are_there_at_zero(start):
+    """All that are written in the config, and no others."""
+    scrape = Scrape(start(fsm=LADDER))
+    pairs = {(key[2], key[4]): value for key, value in scrape.items() if key[0] == "fsm_transitions_total"}
+
+    assert {("BOOTING", "IDLE"): 0, ("IDLE", "ACTIVE"): 0, ("IDLE", "SHUTDOWN"): 0} == pairs
+
+
+def test_the_scrape_has_every_declared_family_and_no_other(start, tmp_path):
+    """With its kind and its help, in both forms."""
+    sidecar = start(journal=on_disk(tmp_path))
+    sidecar.api.get("/v1/state")
+    declared = {family.name: (family.kind, family.help) for family in DECLARED}
+    told = {name: family for name, family in families(sidecar).items() if name.startswith("fsm_")}
+    names = re.findall(r"^# TYPE (fsm_\w+)", sidecar.ops.get("/metrics").body.decode(), re.M)
+
+    assert declared == {name: (family.type, family.documentation) for name, family in told.items()}
+    assert sorted(declared) == sorted(names)
+
+
+# --- names ---
+
+UNITS = r"_(ms|milliseconds|microseconds|us|ns|minutes|min|hours|days|kb|kib|mb|mib|kilobytes|megabytes|percent|pct)(_|$)"
+
+
+@pytest.mark.parametrize("family", DECLARED, ids=lambda family: family.name)
+def test_a_family_is_named_as_promtool_wants_it(family):
+    """Lower case, base units, `_total` on counters and on nothing else, and no ending that a histogram needs."""
+    assert re.fullmatch(r"fsm(_[a-z0-9]+)+", family.name)
+    assert not re.search(UNITS, family.name)
+    assert (family.kind == "counter") == family.name.endswith("_total")
+    assert not family.name.endswith(("_count", "_sum", "_bucket", "_gauge", "_counter", "_histogram"))
+    assert family.kind != "histogram" or family.name.endswith(("_seconds", "_bytes", "_writes"))
+    assert family.help.endswith(".")
+    assert all(
+        re.fullmatch("[a-z]+(_[a-z]+)*", label) and label not in ("le", "quantile", "job", "instance")
+        for label in family.labels
+    )
+
+
+# --- what counts what ---
+
+EVENTS = {
+    "a write": (("PUT", "/v1/state", {"state": "IDLE"}, {}), ["fsm_sets_total", ("fsm_transitions_total", "BOOTING", "IDLE")]),
+    "a read": (("GET", "/v1/state", None, {}), ["fsm_gets_total"]),
+    "a transition": (("POST", "/v1/transitions", {"to": "IDLE"}, {}), [("fsm_transitions_total", "BOOTING", "IDLE")]),
+    "a rewrite": (("PUT", "/v1/state", {"state": "BOOTING", "version": 0}, {}), ["fsm_version_rewrites_total"]),
+    "a stale version": (
+        ("PUT", "/v1/state?enforce_version=true", {"state": "IDLE", "version": 0}, {}),
+        [("fsm_version_conflicts_total", "stale_version")],
+    ),
+    "a wrong expectation": (
+        ("PUT", "/v1/state", {"state": "IDLE"}, {"if_none_match": "*"}),
+        [("fsm_version_conflicts_total", "wrong_expectation")],
+    ),
+    "a wrong epoch": (
+        ("PUT", "/v1/state", {"state": "IDLE"}, {"if_match": '"lost-0"'}),
+        [("fsm_version_conflicts_total", "wrong_epoch")],
+    ),
+    "an illegal move": (("PUT", "/v1/state", {"state": "ACTIVE"}, {}), [("fsm_illegal_transitions_total", "refused")]),
+    "a subscription": (("PUT", "/v1/subscribers/a", {"url": "http://127.0.0.1:9/"}, {}), ["fsm_subscriptions_total"]),
+    "a refused endpoint": (("PUT", "/v1/subscribers/a", {"url": "x"}, {}), [("fsm_subscriptions_rejected_total", "endpoint")]),
+    "a refused subscriber": (
+        ("PUT", "/v1/subscribers/b", {"url": "http://127.0.0.1:9/"}, {}),
+        [("fsm_subscriptions_rejected_total", "limit")],
+    ),
+}
+MOVED_BY_STATE = {"fsm_sets_total", "fsm_gets_total", "fsm_transitions_total", "fsm_version_rewrites_total"}
+
+
+def counters(sidecar):
+    """The store's and the roster's counters: (name, label value …) → value. Not those of HTTP and of the deliveries."""
+    skipped = ("fsm_http", "fsm_webhook", "fsm_subscriber_status", "fsm_notifications", "process", "python")
+    return {
+        (name, *sample.labels.values()): sample.value
+        for name, family in families(sidecar).items()
+        for sample in family.samples
+        if family.type == "counter" and not name.startswith(skipped)
+    }
+
+
+@pytest.mark.parametrize(("request_", "moved"), EVENTS.values(), ids=EVENTS)
+def test_a_counter_moves_when_the_thing_happens(start, request_, moved):
+    """By one, and no other counter with it but the accepted write's own."""
+    places = 1 if "/b" in request_[1] else 2
+    sidecar = start(fsm=LADDER, store={"max_subscribers": places})
+    if places == 1:
+        sidecar.api.put("/v1/subscribers/a", {"url": "http://127.0.0.1:9/"})
+    before = counters(sidecar)
+    method, path, body, headers = request_
+    sidecar.api.ask(method, path, body, **headers)
+    after = counters(sidecar)
+    changed = {key: value - before.get(key, 0) for key, value in after.items() if value != before.get(key, 0)}
+    changed.pop(("fsm_sets_total",), None) if "fsm_sets_total" not in moved else None
+
+    assert dict.fromkeys([key if isinstance(key, tuple) else (key,) for key in moved], 1) == changed
+
+
+def test_deliveries_are_counted_by_their_outcome(start, hook):
+    """Each attempt, its duration, and what became of the subscriber in the end."""
+    sidecar = start()
+    sidecar.api.put("/v1/subscribers/dead", {"url": f"http://127.0.0.1:{free_port()}/"})
+    sidecar.api.put("/v1/subscribers/live", {"url": hook.url})
+    eventually(lambda: Scrape(sidecar)["fsm_webhook_attempts_total", "outcome", "connect"])
+    eventually(lambda: Scrape(sidecar)["fsm_notifications_total"])
+    delivered = Scrape(sidecar)
+    hook.status = 410
+    sidecar.api.put("/v1/state", {"state": "IDLE"})
+    gone = eventually(lambda: (scrape := Scrape(sidecar))["fsm_subscribers_evicted_total", "reason", "gone"] and scrape)
+
+    assert (1, 1) == (
+        delivered["fsm_webhook_attempts_total", "outcome", "delivered"],
+        delivered["fsm_propagation_delay_seconds_count"],
+    )
+    assert (
+        sum(delivered.values_of("fsm_webhook_attempts_total").values())
+        == delivered["fsm_webhook_attempt_duration_seconds_count"]
+    )
+    assert (1, 1) == (gone["fsm_webhook_attempts_total", "outcome", "gone"], gone["fsm_store_dead_subscribers_removed"])
+    assert ({"active": 0, "degraded": 1, "suspended": 0, "evicted": 1}, 1) == (
+        gone.values_of("fsm_subscribers"),
+        gone["fsm_notifications_failed_total"],
+    )
+    assert 1 == gone["fsm_subscriber_status_changes_total", "status", "evicted"]
+
+
+def test_requests_are_counted_by_route_and_not_by_path(start):
+    """Whatever is asked for, the labels stay few."""
+    sidecar = start()
+    for n in range(20):
+        sidecar.api.get(f"/v1/subscribers/nobody-{n}")
+        sidecar.api.ask("GET", f"/nowhere/{n}?n={n}")
+    sidecar.api.put("/v1/state", b"{")
+    requests = {key: value for key, value in Scrape(sidecar).items() if key[0] == "fsm_http_requests_total"}
+    told = {(key[6], key[4], key[2]): value for key, value in requests.items()}
+
+    assert {("/v1/subscribers/{id}", "GET", "404"): 20, ("other", "GET", "404"): 20, ("/v1/state", "PUT", "400"): 1} == told
+
+
+# --- bounds ---
+
+
+def subscriber_series(sidecar):
+    """Family name → the subscribers that have a series in it."""
+    found = {}
+    for name, family in families(sidecar).items():
+        for sample in family.samples:
+            if "subscriber" in sample.labels:
+                found.setdefault(name, set()).add(sample.labels["subscriber"])
+    return found
+
+
+def test_the_series_of_a_subscriber_come_and_go_with_it(start, hook):
+    """By its id, never by its URL; also when it is evicted."""
+    sidecar = start()
+    for name in ("a", "b", "c"):
+        sidecar.api.put(f"/v1/subscribers/{name}", {"url": hook.url})
+    there = subscriber_series(sidecar)
+    sidecar.api.delete("/v1/subscribers/a")
+    sidecar.api.put("/v1/subscribers/b", {"url": hook.url + "/gone"})
+    hook.status = 410
+    sidecar.api.put("/v1/state", {"state": "IDLE"})
+    eventually(lambda: Scrape(sidecar)["fsm_subscribers_evicted_total", "reason", "gone"] == 2)
+
+    assert len(there) >= 4
+    assert [{"a", "b", "c"}] * len(there) == list(there.values())
+    assert {} == subscriber_series(sidecar)
+    assert hook.url.encode() not in sidecar.ops.get("/metrics").body
+
+
+def test_at_most_fifty_subscribers_have_series(start, hook):
+    """The others are counted."""
+    sidecar = start()
+    for n in range(53):
+        sidecar.api.put(f"/v1/subscribers/s{n}", {"url": hook.url})
+
+    assert {50} == {len(names) for names in subscriber_series(sidecar).values()}
+    assert (3, 53) == tuple(Scrape(sidecar)[name] for name in ("fsm_subscriber_series_suppressed", "fsm_store_subscribers"))
