@@ -96,8 +96,6 @@ def get(url: str) -> bytes:
 
 def call(method: str, url: str, body: Any) -> Any:
     """A JSON request's JSON answer."""
-    request = urllib.request.Request(
-        url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method=method
-    )
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method=method)
     with urllib.request.urlopen(request) as response:
         return json.load(response)

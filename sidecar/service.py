@@ -116,8 +116,7 @@ class Service:
                 file_bytes=lambda: file_bytes(database.path) if database else {"db": 0, "wal": 0},
             )
         )
-        gc.collect()
-        gc.freeze()  # what lives as long as the process need not be looked at again
+        _quiet_the_collector()
         health.phase = Phase.READY
         _log.info(
             "ready",
@@ -183,6 +182,13 @@ class Service:
         if machine.initial is not None:
             await store.initialize_if_empty()
         return store
+
+
+def _quiet_the_collector() -> None:
+    """What lives as long as the process need not be looked at again; what a request leaves behind has few cycles."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def _absolute(path: str) -> Path:

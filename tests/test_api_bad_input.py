@@ -3,7 +3,6 @@
 One real process takes all of it. What it answers and what it logs never shows a value that was sent.
 """
 
-
 import http.client
 import json
 from contextlib import closing
@@ -17,7 +16,7 @@ CANARY = "canary-6b1f"
 LIMIT = 256 << 10
 REFUSALS = {400: "malformed", 413: "too-large", 415: "unsupported-media-type", 422: "invalid"}
 
-examples = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+examples = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Reading and writing the state over HTTP: who gets which answer, and what is stored."""
 
-
 import functools
 import itertools
 import uuid

@@ -1,6 +1,6 @@
 """Subscribers over HTTP: registering, looking, removing, pinging; and what they may ask for."""
 
-
+import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 
@@ -33,8 +33,18 @@ def api(start):
     return start().api
 
 
+@pytest.fixture
+def quiet_api(start):
+    """Without a state there is nothing to deliver: nobody is called, no name is looked up."""
+    return start(fsm={"initial": None}).api
+
+
 def status_of(api, subscriber_id):
     return api.get(f"/v1/subscribers/{subscriber_id}").json["status"]
+
+
+def kind_of(got):
+    return json.loads(got.body)["type"]
 
 
 # --- registering ---
@@ -64,7 +74,7 @@ def test_a_subscriber_gets_the_current_state_at_once_and_then_each_new_one(api, 
     changed = api.put("/v1/state", {"state": "IDLE"}).json
     second = hook.wait_for_revision(2)
 
-    assert ("fsm.state.changed", "fsm.state.changed") == (first.message["type"], second.message["type"])
+    assert ("fsm.state.changed", "fsm.state.changed") == (kind_of(first), kind_of(second))
     assert current | {"initial": True, "previous_revision": 0, "skipped": 0} == first.data
     assert changed | {"initial": False, "previous_revision": 1, "skipped": 0} == second.data
 
@@ -119,10 +129,10 @@ def test_whoever_comes_back_after_an_eviction_is_not_told_the_secret_again(api, 
     told = [api.put("/v1/subscribers/a", {"url": hook.url}).json["secret"], OWN]
     api.put("/v1/subscribers/b", {"url": hook.url, "secret": OWN})
     hook.wait_for(2)
-    hook.status = 410
+    hook.answers(410)
     api.put("/v1/state", {"state": "IDLE"})
     eventually(lambda: [status_of(api, each) for each in "ab"] == ["evicted", "evicted"])
-    hook.status = 200
+    hook.answers(200)
     back = [api.put(f"/v1/subscribers/{each}", {"url": hook.url}) for each in "ab"]
     eventually(lambda: [api.get(f"/v1/subscribers/{each}").json["cursor"] for each in "ab"] == [2, 2])
 
@@ -188,16 +198,14 @@ urls = st.builds("http://{}{}".format, st.text(max_size=12), st.sampled_from([""
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(urls)
-def test_no_url_causes_a_fault(api, url):
-    """Each is taken or refused, and whoever was taken can be looked at, pinged and removed again."""
-    answer = api.put("/v1/subscribers/a", {"url": url, "timeout": "1ms"})
+def test_no_url_causes_a_fault(quiet_api, url):
+    """Each is taken or refused, and whoever was taken can be looked at and removed again."""
+    answer = quiet_api.put("/v1/subscribers/a", {"url": url})
 
     assert answer.status in (201, 422)
     if answer.status == 201:
-        assert [200, 200, 204] == [
-            asked.status
-            for asked in (api.get("/v1/subscribers/a"), api.post("/v1/subscribers/a/ping"), api.delete("/v1/subscribers/a"))
-        ]
+        assert url == quiet_api.get("/v1/subscribers/a").json["url"]
+        assert 204 == quiet_api.delete("/v1/subscribers/a").status
 
 
 WRONG = {
@@ -315,9 +323,9 @@ def test_a_ping_tells_how_it_went(api, hook):
     api.put("/v1/subscribers/dead", {"url": f"http://127.0.0.1:{free_port()}/"})
     hook.wait_for_revision(1)
     live, dead = api.post("/v1/subscribers/live/ping"), api.post("/v1/subscribers/dead/ping")
-    hook.status = 503
+    hook.answers(503)
     sick = api.post("/v1/subscribers/live/ping")
-    pings = [got.message["data"] for got in hook.got if got.message["type"] == "fsm.ping"]
+    pings = [got.data for got in hook.got if kind_of(got) == "fsm.ping"]
 
     assert [200] * 3 == [answer.status for answer in (live, dead, sick)]
     told = [(answer.json["outcome"], answer.json["status"]) for answer in (live, dead, sick)]

@@ -1,6 +1,5 @@
 """The audience: one limit and one count for everybody who listens."""
 
-
 import asyncio
 
 import pytest

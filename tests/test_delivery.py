@@ -1,6 +1,5 @@
 """What a subscriber gets: every revision in order or the gap told, again until it is acknowledged, and when it is tried."""
 
-
 import asyncio
 import json
 from datetime import datetime

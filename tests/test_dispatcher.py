@@ -1,6 +1,5 @@
 """The dispatcher: nobody waits for a sick subscriber, changes take effect at once, ping, drain, and its own end."""
 
-
 import asyncio
 import gc
 
@@ -95,6 +94,21 @@ async def test_a_new_url_is_tried_at_once(send, opened, failing):
 
     assert 1 == request.revision
     assert 1 == len(old.requests)
+
+
+async def test_a_change_ends_one_wait_and_not_those_to_come(send, opened):
+    """Otherwise it would be hammered from then on."""
+    sender = await send(policy=replace(QUICK, retry_seconds=(0.2, 0.2, 0.2)))
+    receiver = await opened(Receiver(200, 500, 500, 500, 200))
+    await sender.write()
+    for _ in range(3):
+        await sender.register("console", receiver.url)
+    await sender.delivered("console")
+    await sender.register("console", receiver.url)
+    await sender.write()
+    _, first, second, third = await receiver.arrived(4)
+
+    assert [True, True] == [second.at - first.at >= 0.8 * 0.2, third.at - second.at >= 0.8 * 0.2]
 
 
 async def test_a_removed_subscriber_gets_nothing_more(sender, opened):

@@ -1,11 +1,10 @@
 """A subscriber's life: active, degraded, suspended, evicted, and back. Eviction takes failures and time."""
 
-
 import asyncio
 
 import pytest
 from msgspec.structs import replace
-from receiver import NEVER_SECONDS, QUICK, Receiver, Sender, answer, held
+from receiver import NEVER_SECONDS, QUICK, Receiver, Sender, answer, busy, held
 
 from sidecar.dispatch.roster import Reason, Settings, Status
 
@@ -72,17 +71,20 @@ async def test_it_is_evicted_once_failures_and_time_have_come_together(send, ope
 async def test_one_success_makes_it_active_and_forgets_the_failures(send, opened):
     """Their number and their time: eviction counts from the next failure."""
     sender = await send(policy=replace(QUICK, evict_failures=6, evict_seconds=0.0))
-    receiver = await opened(Receiver(500, 500, 500, 500, 500, 200, 500, 500, 500, 500, 500, 200))
+    receiver = await opened(Receiver(500, 500, 500, 500, 500, 200, 500, held(gate := asyncio.Event(), answer(500)), 500, 200))
     subscriber = await sender.register("console", receiver.url)
     await sender.write()
     await sender.delivered("console")
     recovered = subscriber.status, subscriber.failures, subscriber.failing_seconds
     await sender.write()
+    await receiver.arrived(8)
+    first = subscriber.failures, subscriber.failing_seconds
+    gate.set()
     await sender.delivered("console")
 
     assert (Status.ACTIVE, 0, 0.0) == recovered
+    assert (1, 0.0) == first
     assert Status.ACTIVE is subscriber.status
-    assert 12 == len(receiver.requests)
 
 
 async def test_a_receiver_that_is_gone_is_evicted_at_once(send, opened):
@@ -160,3 +162,21 @@ async def test_who_resumes_at_the_moment_of_its_eviction_starts_anew(send, opene
     await sender.until(lambda: subscriber.status is Status.EVICTED)
 
     assert receiver.requests[-1].at - receiver.requests[before].at >= 0.48
+
+
+async def test_who_registers_again_while_it_is_evicted_is_served_and_has_its_place(send, opened):
+    """The registration is the later word. (The disk is slow, so that the eviction comes in between.)"""
+    sender, gate = await send(), asyncio.Event()
+    receiver = await opened(Receiver(held(gate, answer(410)), 200))
+    await sender.register("console", receiver.url)
+    await sender.write()
+    await receiver.arrived(1)
+    async with busy(sender.database):
+        registering = asyncio.create_task(sender.register("console", receiver.url))
+        await asyncio.sleep(0)  # it waits for the disk
+        gate.set()
+        await sender.until(lambda: sender.audience.dead_removed == 1)
+    await registering
+    await sender.delivered("console")
+
+    assert ["console"] == [each.id for each in sender.roster.served()] == sender.audience.subscriber_ids

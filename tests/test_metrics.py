@@ -1,6 +1,5 @@
 """The scrape: whole, true, of one moment, within bounds, and named as Prometheus wants it."""
 
-
 import re
 import threading
 
@@ -254,7 +253,7 @@ def test_deliveries_are_counted_by_their_outcome(start, hook):
     eventually(lambda: Scrape(sidecar)["fsm_webhook_attempts_total", "outcome", "connect"])
     eventually(lambda: Scrape(sidecar)["fsm_notifications_total"])
     delivered = Scrape(sidecar)
-    hook.status = 410
+    hook.answers(410)
     sidecar.api.put("/v1/state", {"state": "IDLE"})
     gone = eventually(lambda: (scrape := Scrape(sidecar))["fsm_subscribers_evicted_total", "reason", "gone"] and scrape)
 
@@ -308,7 +307,7 @@ def test_the_series_of_a_subscriber_come_and_go_with_it(start, hook):
     there = subscriber_series(sidecar)
     sidecar.api.delete("/v1/subscribers/a")
     sidecar.api.put("/v1/subscribers/b", {"url": hook.url + "/gone"})
-    hook.status = 410
+    hook.answers(410)
     sidecar.api.put("/v1/state", {"state": "IDLE"})
     eventually(lambda: Scrape(sidecar)["fsm_subscribers_evicted_total", "reason", "gone"] == 2)
 

@@ -1,6 +1,5 @@
 """What looks from the side: probes, the scrape's form, and the views of the API that change nothing."""
 
-
 import gzip
 import time
 

@@ -1,6 +1,5 @@
 """What a restart and a crash leave of the subscribers: everything saved, and at most a moment's deliveries repeated."""
 
-
 import asyncio
 import shutil
 import sys
@@ -109,6 +108,23 @@ async def test_a_registration_that_was_answered_survives_a_crash_at_once(databas
         [found] = (await loaded(crashed))[0]
 
     assert (Settings(URL, SECRET), Status.ACTIVE, None) == (found.settings, found.status, found.evicted_reason)
+
+
+async def test_a_removal_that_the_disk_refused_is_not_half_a_removal(database):
+    """In the end this process and the next one agree on whether the subscriber is known."""
+    roster, _ = await loaded(database)
+    await roster.register("console", Settings(URL))
+    await database.execute("PRAGMA max_page_count = 20", ())
+    async with busy(database):
+        database.write("INSERT INTO subscribers VALUES ('', zeroblob(1000000))", (), lambda error: None)
+        removing = asyncio.create_task(roster.remove("console"))
+        await asyncio.sleep(0)  # it waits for the disk
+    with pytest.raises(StorageFullError):
+        await removing
+    roster.save_changed()
+    again, audience = await loaded(database)
+
+    assert [each.id for each in roster] == [each.id for each in again] == audience.subscriber_ids
 
 
 async def test_what_could_not_be_saved_is_saved_once_there_is_room(database):

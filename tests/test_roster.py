@@ -1,6 +1,5 @@
 """The roster: who subscribes, at most so many, what is remembered of the evicted, and what the config file owns."""
 
-
 import asyncio
 import time
 
@@ -105,7 +104,7 @@ async def test_nobody_unknown_is_found(roster):
     with pytest.raises(UnknownSubscriberError):
         roster.get("nobody")
     with pytest.raises(UnknownSubscriberError):
-        roster.forget("nobody")
+        await roster.remove("nobody")
 
 
 # --- the limit ---
@@ -119,7 +118,7 @@ async def test_a_full_roster_takes_nobody_new(database):
     with pytest.raises(SubscriberLimitError) as refused:
         await roster.register("new", Settings(URL))
     await roster.register("console", Settings(OTHER))
-    roster.forget("other")
+    await roster.remove("other")
     await roster.register("newer", Settings(URL))
 
     assert 2 == refused.value.limit
@@ -137,7 +136,7 @@ async def test_an_evicted_subscriber_gives_its_place_to_others(database):
     with pytest.raises(SubscriberLimitError):
         await roster.register("old", Settings(OTHER))
     refused = old.status, old.settings
-    roster.forget("new")
+    await roster.remove("new")
     await roster.register("old", Settings(OTHER))
 
     assert (Status.EVICTED, Settings(URL, SECRET)) == refused
@@ -175,8 +174,7 @@ async def test_a_removed_subscriber_is_forgotten(database):
     roster = await Kept.on(database)
     console, _ = await roster.register("console", Settings(URL))
     console.cursor = 5
-    roster.forget("console")
-    await roster.erase("console")
+    await roster.remove("console")
     forgotten = ids(roster), ids(await Kept.on(database)), len(roster.audience)
     again, added = await roster.register("console", Settings(URL))
 
@@ -289,7 +287,7 @@ async def test_what_the_config_file_owns_is_not_changed_elsewhere(roster):
     with pytest.raises(ConfiguredSubscriberError):
         await roster.register("console", Settings(OTHER))
     with pytest.raises(ConfiguredSubscriberError):
-        roster.forget("console")
+        await roster.remove("console")
     settings = roster.get("console").settings
     roster.configure([])
     subscriber, added = await roster.register("console", Settings(OTHER))

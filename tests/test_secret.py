@@ -1,6 +1,5 @@
 """Webhook secrets: read and made, never shown, and signing as Standard Webhooks does."""
 
-
 import base64
 import json
 import time

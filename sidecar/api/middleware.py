@@ -47,7 +47,7 @@ MEANINGS: dict[type[Exception], Meaning] = {
     errors.StorageFullError: Meaning(507, "storage-full", "The disk is full"),
 }
 
-_HTTP_TYPES = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
+HTTP_TYPES = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 _RETRY_AFTER = {503: "1", 507: "10"}
 
 
@@ -99,7 +99,7 @@ def _problem_of(error: errors.StateStoreError) -> web.Response:
 
 def _problem_of_http(error: web.HTTPException) -> web.Response:
     """aiohttp's own refusals: unknown path, wrong method, body beyond the limit."""
-    kind = _HTTP_TYPES.get(error.status, "malformed")
+    kind = HTTP_TYPES.get(error.status, "malformed")
     response = problem(error.status, kind, error.reason, _HTTP_DETAILS.get(error.status, error.reason))
     if isinstance(error, web.HTTPMethodNotAllowed):
         response.headers["Allow"] = ", ".join(sorted(error.allowed_methods))

@@ -1,0 +1,118 @@
+"""The README is true: its blocks are run as they stand, only with free ports, and its links lead somewhere."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from sidecar_process import BASE, on_disk, running
+from standardwebhooks import Webhook
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = [README, (ROOT / "CONTRIBUTING.md").read_text(), (ROOT / "docs" / "api.md").read_text()]
+
+
+def blocks(language):
+    """The code blocks of this language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def sidecar(tmp_path):
+    """The real process on the README's configuration, its journal on disk."""
+    (configuration,) = blocks("yaml")
+    path = tmp_path / "sidecar.yaml"
+    path.write_text(json.dumps(BASE | {"journal": on_disk(tmp_path)} | yaml.safe_load(configuration)))
+    with running(path) as process:
+        yield process
+
+
+@pytest.fixture
+def shell(sidecar, hook):
+    """Runs a block of the README, its addresses replaced by those of the test."""
+    places = {"127.0.0.1:8470": "api", "127.0.0.1:8471": "ops"}
+    ready = sidecar.wait_for("ready")[0]
+
+    def run(block):
+        for address, name in places.items():
+            block = block.replace(address, ready[name])
+        block = block.replace("http://127.0.0.1:9000/hook", hook.url)
+        return subprocess.run(["bash", "-euo", "pipefail", "-c", block], capture_output=True, text=True, check=True).stdout
+
+    return run
+
+
+def test_the_commands_by_hand_do_what_the_text_says(shell, sidecar, hook):
+    """Write, transition, stale write, compare-and-set, illegal move, webhook, and what there is to look at."""
+    write, transition, stale, etag, illegal, register, look = (shell(block) for block in blocks("sh"))
+
+    assert write.startswith("HTTP/1.1 200 OK")
+    assert re.search(r'^ETag: "\w+-1"', write, re.MULTILINE)
+    assert "ACTIVE" == json.loads(transition)["snapshot"]["state"]
+    winner = json.loads(stale)
+    assert (412, "version-conflict") == (winner["status"], winner["type"])
+    assert ("planner", "ACTIVE", 2) == tuple(winner["current"][key] for key in ("source_module", "state", "version"))
+    assert ("waypoint 3", 3) == tuple(json.loads(etag)["snapshot"][key] for key in ("reason", "version"))
+    refused = json.loads(illegal)
+    assert (409, ["IDLE", "ERROR_STATE"]) == (refused["status"], refused["allowed"])
+    delivered = hook.wait_for_revision(4)
+    verified = Webhook(json.loads(register)["secret"]).verify(delivered.body, dict(delivered.headers))
+    assert (4, True, "ACTIVE") == (
+        verified["data"]["revision"],
+        verified["data"]["initial"],
+        verified["data"]["snapshot"]["state"],
+    )
+    for shown in ("old-planner", "stateDiagram-v2", "fsm_version_conflicts_total", '"id":"console"', '"head":4'):
+        assert shown in look
+
+
+def test_the_program_runs():
+    """The store alone, in a program without a server."""
+    program = next(block for block in blocks("python") if "AsyncStateStore" in block)
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert "BOOTING IDLE" in ran.stdout
+    assert "expected a version below 1" in ran.stdout
+
+
+def test_the_exit_codes_are_those_of_the_command():
+    """As `cli.py` has them."""
+    from sidecar import cli
+
+    codes = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
+
+    assert {0, cli.EX_USAGE, cli.EX_DATAERR, cli.EX_UNAVAILABLE, cli.EX_IOERR} == codes
+
+
+def test_the_table_of_errors_is_that_of_the_api():
+    """Every type in `docs/api.md` can be answered, and the other way round."""
+    from sidecar.api import middleware
+
+    documented = re.findall(r"^\| [^|]+ \| (\d{3}) \| ([^|]+)", DOCUMENTS[2], re.MULTILINE)
+    table = {(int(status), kind) for status, kinds in documented for kind in re.findall(r"`([a-z-]+)`", kinds)}
+    answered = {(meaning.status, meaning.type) for meaning in middleware.MEANINGS.values()}
+    answered |= set(middleware.HTTP_TYPES.items())
+
+    carried = {"state", "to", "allowed", "limit", "oldest", "expected", "current", "path", "rule"}
+    assert answered == {(status, kind) for status, kind in table if kind not in carried}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=["README", "CONTRIBUTING", "api"])
+def test_every_link_within_the_project_leads_somewhere(document):
+    """A reader is never sent to a file that is not there."""
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", document) if "://" not in link]
+
+    assert [] == [link for link in links if not any((base / link).exists() for base in (ROOT, ROOT / "docs"))]
+
+
+def test_the_two_commands_are_there():
+    """`make demo` and `make test`, with make itself."""
+    make = shutil.which("make")
+    for target in ("demo", "test"):
+        assert f"$ make {target}" in README
+        assert 0 == subprocess.run([make, "-n", target], cwd=ROOT, capture_output=True, check=False).returncode
