@@ -182,8 +182,7 @@ class Database:
                 self._tell(_resolve, self._opened, None)
                 self._work(connection)
         except Exception as error:  # the thread's last word: whatever it was, nothing is written after it
-            cause = error if isinstance(error, StorageError) else StorageFailedError(f"{self.path}: {_describe(error)}")
-            self._tell(self._report, cause)
+            self._tell(self._report, _storage_error(self.path, error))
         finally:
             self._tell(self._end)
 
@@ -247,11 +246,11 @@ class Database:
 
     def _give_up(self, connection: sqlite3.Connection, batch: Sequence[_Write | _Read], error: Exception) -> None:
         """A full disk is told, and the thread goes on once all that hung on the batch has failed. The rest is final."""
-        full = getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"
+        cause = _storage_error(self.path, error)
+        full = isinstance(cause, StorageFullError)
         if full and connection.in_transaction:
             connection.execute("ROLLBACK")
         self._metrics.errors.labels("full" if full else "failed").inc()
-        cause = (StorageFullError if full else StorageFailedError)(f"{self.path}: {_describe(error)}")
         self._tell(self._fail, batch, cause)
         self._resume.get()
         if not full:
@@ -311,8 +310,18 @@ def _resolve(future: "asyncio.Future[None]", error: StorageError | None) -> None
         future.set_result(None)
 
 
-def _describe(error: Exception) -> str:
-    return f"{getattr(error, 'sqlite_errorname', type(error).__name__)}: {error}"
+def _storage_error(path: Path, error: Exception) -> StorageError:
+    """What an error of the database means, by its name; what is not known is a failure."""
+    if isinstance(error, StorageError):
+        return error
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    if name == "SQLITE_FULL":
+        return StorageFullError(f"{path}: {name}: {error}")
+    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+        return JournalDamagedError(f"{path}: {name}: {error}; restore it from a backup")
+    if name.startswith("SQLITE_BUSY"):
+        return JournalHeldError(f"{path} is open in another program; one sidecar per journal, and nothing else")
+    return StorageFailedError(f"{path}: {name}: {error}")
 
 
 @contextlib.contextmanager
@@ -349,15 +358,8 @@ def _open(path: Path) -> sqlite3.Connection:
             _migrate(connection, schema)
             _sync_folder(path.parent)
             stack.pop_all()
-    except sqlite3.DatabaseError as error:
-        name = getattr(error, "sqlite_errorname", "")
-        if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-            raise JournalDamagedError(f"{path}: {_describe(error)}; restore it from a backup") from error
-        if name.startswith("SQLITE_BUSY"):
-            raise JournalHeldError(f"{path} is open in another program; one sidecar per journal, and nothing else") from error
-        raise StorageFailedError(f"{path}: {_describe(error)}") from error
-    except OSError as error:
-        raise StorageFailedError(f"{path}: {error.strerror}") from error
+    except (sqlite3.Error, OSError) as error:
+        raise _storage_error(path, error) from error
     return connection
 
 

@@ -53,24 +53,30 @@ class Summarised:
         self._per_second = per_second
         self._written = 0
         self._left_out = 0
+        self._event = ""
         self._last: dict[str, Any] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def __call__(self, event: str, **fields: Any) -> None:
         """Write the line, or count it. On the event loop only."""
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(1.0, self._next_second, event)
+            self._timer = asyncio.get_running_loop().call_later(1.0, self._next_second)
         if self._written < self._per_second:
             self._written += 1
             self._write(event, **fields)
         else:
             self._left_out += 1
-            self._last = fields
+            self._event, self._last = event, fields
 
-    def _next_second(self, event: str) -> None:
+    def flush(self) -> None:
+        """Write the summary now: nothing more will come."""
+        if self._timer:
+            self._timer.cancel()
+            self._next_second()
+
+    def _next_second(self) -> None:
         if self._left_out:
-            self._write(
-                f"{event} (summary)", left_out=self._left_out, **{f"last_{key}": value for key, value in self._last.items()}
-            )
+            last = {f"last_{key}": value for key, value in self._last.items()}
+            self._write(f"{self._event} (summary)", left_out=self._left_out, **last)
         self._written = self._left_out = 0
         self._timer = None

@@ -2,12 +2,15 @@
 
 import asyncio
 import gc
+import logging
 import os
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, disable_created_metrics
 
 from sidecar.api.app import build_api
@@ -19,7 +22,7 @@ from sidecar.dispatch.delivery import Policy
 from sidecar.dispatch.dispatcher import Dispatcher
 from sidecar.dispatch.roster import Roster, Settings
 from sidecar.dispatch.webhook import client_session
-from sidecar.errors import ConfigError, InvalidSnapshotError, StorageError
+from sidecar.errors import ConfigError, InvalidSnapshotError, JournalDamagedError, StorageError
 from sidecar.journal import Journal
 from sidecar.journal.memory import MemoryJournal
 from sidecar.journal.sqlite import SqliteJournal
@@ -29,7 +32,7 @@ from sidecar.ops.app import build_ops
 from sidecar.ops.collector import StateCollector
 from sidecar.ops.health import Health, Phase
 from sidecar.retention import Retention
-from sidecar.statelog import log_state_changes
+from sidecar.statelog import StateLog
 from sidecar.store import AsyncStateStore
 from sidecar.tasks import StopSignals, first_of, running
 from sidecar.units import Listen
@@ -45,13 +48,17 @@ async def serve(config: Config) -> None:
     Parts stop in the reverse order of their start, also when a start fails halfway. Ops comes first and goes last: probes
     answer while the journal is opened, metrics while the deliveries drain.
     """
+    logging.getLogger("aiohttp.server").addFilter(_is_ours)
     service = Service(config)
-    async with AsyncExitStack() as stack:
-        stack.enter_context(service.stop.installed())
-        await service.start(stack)
-        await service.until_stopped()
-    if service.crashed.done():
-        service.crashed.result()
+    try:
+        async with AsyncExitStack() as stack:
+            stack.enter_context(service.stop.installed())
+            await service.start(stack)
+            await service.until_stopped()
+    finally:
+        death = service.crashed.exception() if service.crashed.done() else None
+    if death:
+        raise death
 
 
 class Service:
@@ -73,11 +80,13 @@ class Service:
         database = await self._open_database(stack)
         journal = await SqliteJournal.open(database) if database else MemoryJournal()
         audience = Audience(config.store.max_subscribers)
-        store = await self._open_store(journal, audience)
+        with _naming(database):
+            store = await self._open_store(journal, audience)
 
         dispatch_metrics = DispatchMetrics(registry)
         roster = Roster(database, audience, dispatch_metrics, tombstone_seconds=config.webhooks.tombstone_seconds)
-        await roster.load()
+        with _naming(database):
+            await roster.load()
         roster.configure(_configured(config))
         dispatcher = Dispatcher(
             roster=roster,
@@ -94,7 +103,7 @@ class Service:
         current = store.current
         state = current.document.state if current else None
         await stack.enter_async_context(running(retention.run(), name="retention", crashed=self.crashed))
-        await stack.enter_async_context(running(log_state_changes(journal, state), name="statelog", crashed=self.crashed))
+        await stack.enter_async_context(running(StateLog(journal, state).run(), name="statelog", crashed=self.crashed))
         stack.callback(roster.save_changed)
         await stack.enter_async_context(running(dispatcher.run(), name="dispatcher", crashed=self.crashed))
         stack.push_async_callback(dispatcher.drain, self.stop.hurried, config.shutdown.flush_timeout_seconds)
@@ -182,6 +191,21 @@ class Service:
         if machine.initial is not None:
             await store.initialize_if_empty()
         return store
+
+
+@contextmanager
+def _naming(database: Database | None) -> Iterator[None]:
+    """Say which file it is that cannot be read."""
+    try:
+        yield
+    except JournalDamagedError as error:
+        raise JournalDamagedError(f"{database.path if database else 'memory'}: {error}; restore it from a backup") from error
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether a log record of aiohttp tells a fault of this process: a request that is no HTTP is answered, not logged."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError | ConnectionError)
 
 
 def _quiet_the_collector() -> None:

@@ -1,11 +1,12 @@
 """Follows the journal, and writes one log line for each change of state. A write never waits for it."""
 
 import asyncio
+from contextlib import suppress
 
 import msgspec
 import structlog
 
-from sidecar.errors import CompactedError
+from sidecar.errors import CompactedError, StorageError
 from sidecar.journal import Entry, Journal
 from sidecar.logs import Summarised
 
@@ -26,20 +27,37 @@ class _Line(msgspec.Struct, frozen=True):
 _decode = msgspec.json.Decoder(_Line).decode
 
 
-async def log_state_changes(journal: Journal, state: str | None) -> None:
-    """Log every change of state after the head, beginning in `state`. Runs until cancelled."""
-    tell = Summarised(_log.info)
-    after = journal.head
-    while True:
+class StateLog:
+    """The log lines of a journal's changes of state, after its head, beginning in `state`."""
+
+    def __init__(self, journal: Journal, state: str | None) -> None:
+        self._journal = journal
+        self._state = state
+        self._after = journal.head
+        self._tell = Summarised(_log.info)
+
+    async def run(self) -> None:
+        """The core task; runs until cancelled, and then tells what it has not told yet."""
         try:
-            entries = await journal.follow(after, _PAGE)
-        except CompactedError as error:
-            after = error.oldest - 1
-            continue
-        for entry in entries:
-            state = _tell_change(tell, entry, state)
-        after = entries[-1].revision
-        await asyncio.sleep(_PAUSE_SECONDS)
+            while True:
+                await self._journal.beyond(self._after)
+                await self._catch_up()
+                await asyncio.sleep(_PAUSE_SECONDS)
+        finally:
+            with suppress(StorageError):
+                await self._catch_up()
+            self._tell.flush()
+
+    async def _catch_up(self) -> None:
+        while self._after < self._journal.head:
+            try:
+                entries = await self._journal.read(self._after, _PAGE)
+            except CompactedError as error:
+                self._after = error.oldest - 1
+                continue
+            for entry in entries:
+                self._state = _tell_change(self._tell, entry, self._state)
+            self._after = entries[-1].revision
 
 
 def _tell_change(tell: Summarised, entry: Entry, state: str | None) -> str:

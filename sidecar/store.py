@@ -30,6 +30,7 @@ from sidecar.document import (
 from sidecar.errors import (
     IllegalTransitionError,
     InvalidSnapshotError,
+    JournalDamagedError,
     Standing,
     StateExistsError,
     StateStoreError,
@@ -335,12 +336,15 @@ class AsyncStateStore:
     # --- starting ---
 
     async def recover(self) -> None:
-        """Show the state that the journal's head holds. Raises `InvalidSnapshotError` when its state is not in the machine."""
+        """Show the state that the journal's head holds.
+
+        Raises `InvalidSnapshotError` for a state that is not in the machine, `JournalDamagedError` for what is no document.
+        """
         journal = self.journal
         if not journal.head:
             return
         (newest,) = await journal.read(journal.head - 1, 1)
-        self._tail = document = decode_document(newest.document)
+        self._tail = document = _read_back(newest)
         check_names(document, self.machine.states)
         self._show(Stored(document, newest, self.machine.states))
         self.state_entered_ts = await self._entered_before(newest)
@@ -483,6 +487,13 @@ async def monitor_state_store(store: AsyncStateStore, interval: float = 30.0) ->
         for problem in (*health["issues"], *health["warnings"]):
             _log.warning("state store: %s", problem)
         await asyncio.sleep(interval)
+
+
+def _read_back(entry: Entry) -> SnapshotDocument:
+    try:
+        return decode_document(entry.document)
+    except msgspec.DecodeError as error:
+        raise JournalDamagedError(f"revision {entry.revision} of the journal is no state: {error}") from error
 
 
 def _describe(standing: Standing) -> str:

@@ -181,8 +181,7 @@ def served(config_file):
                 with contextlib.suppress(RuntimeError):  # it has crashed, and its loop is gone
                     stop()
             thread.join()
-            gc.unfreeze()  # what the sidecar sets for a whole process is not for this one
-            gc.set_threshold(*thresholds)
+            gc.set_threshold(*thresholds)  # what the sidecar sets for a whole process is not for this one
     for failure in failures:
         raise failure
 

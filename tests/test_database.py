@@ -1,6 +1,5 @@
 """The database: what is told as durable is on the disk, in the order of the calls, and one process alone has the file."""
 
-
 import asyncio
 import contextlib
 import os

@@ -1,6 +1,5 @@
 """The journal's contract: one suite, kept by every backend; then what only the durable one promises."""
 
-
 import asyncio
 import gc
 import time

@@ -1,13 +1,13 @@
 """The log: what is told, once and in which form; what is never told."""
 
 import asyncio
+import contextlib
 import json
 import os
 import pty
 import socket
 import subprocess
 import sys
-from contextlib import closing
 
 import pytest
 from sidecar_process import Client, eventually, free_port, on_disk, running, written
@@ -62,12 +62,17 @@ def test_elsewhere_each_line_is_json(tmp_path):
     assert {("timestamp", "level", "event")} == {tuple(line)[:3] for line in lines}
 
 
+def answers(api):
+    with contextlib.suppress(OSError):
+        return api.get("/v1/state").status == 200
+
+
 def test_the_level_bounds_what_is_told(tmp_path):
     """At `warning` a good day is silent."""
     config = written(tmp_path, logging={"level": "warning"}, api={"listen": f"unix:{tmp_path}/api.sock"})
     with running(config) as sidecar:
         api = Client(f"unix:{tmp_path}/api.sock")
-        eventually((tmp_path / "api.sock").exists)
+        eventually(lambda: answers(api))
         api.put("/v1/state", {"state": "IDLE"})
         api.put("/v1/state", {"state": "IDLE"}, if_none_match="*")
         eventually(lambda: sidecar.events("write_rejected"))
@@ -216,7 +221,7 @@ RAW = {
 def exchange(api, data, leave=False):
     """Send these bytes, and give what comes back until the other side closes. `leave`: hang up at once."""
     host, port = api.address.rsplit(":", 1)
-    with closing(socket.create_connection((host, int(port)), timeout=5)) as connection:
+    with contextlib.closing(socket.create_connection((host, int(port)), timeout=5)) as connection:
         connection.sendall(data)
         if leave:
             connection.shutdown(socket.SHUT_WR)

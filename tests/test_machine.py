@@ -1,6 +1,5 @@
 """The machine: which states there are, and which moves between them are allowed."""
 
-
 from enum import IntEnum
 
 import pytest

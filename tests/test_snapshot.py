@@ -1,6 +1,5 @@
 """Snapshots, transitions and their JSON: values that follow from one another and can never be changed."""
 
-
 import copy
 import dataclasses
 import json

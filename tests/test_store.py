@@ -1,6 +1,5 @@
 """The store's decisions: which writes it takes, under which version, and which it refuses."""
 
-
 import time
 
 import pytest

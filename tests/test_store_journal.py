@@ -1,6 +1,5 @@
 """The store in front of real journals: races, a disk that is full or fails, a restart."""
 
-
 import asyncio
 
 import pytest

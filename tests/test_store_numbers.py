@@ -1,6 +1,5 @@
 """What the store tells about itself, and how one is made: the ancestor's names, word for word."""
 
-
 import asyncio
 import contextlib
 import logging

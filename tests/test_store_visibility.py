@@ -1,6 +1,5 @@
 """What becomes visible, when and to whom: in-process readers, writes on their way to the disk, appends that fail."""
 
-
 import asyncio
 import time
 from collections import deque

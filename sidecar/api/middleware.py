@@ -69,6 +69,8 @@ def answer_and_count(metrics: HttpMetrics, draining: Callable[[], bool]) -> Any:
                 rejected("write_rejected", detail=str(error), attempted=msgspec.to_builtins(error.attempted))
         except web.HTTPException as error:
             response = _problem_of_http(error)
+        except (ConnectionError, web.RequestPayloadError):  # the caller went away in the middle of its body
+            response = problem(499, "malformed", "The request ended early", "its body is not complete")
         except Exception:
             _log.exception("request_failed", route=_route(request), method=request.method)
             response = problem(500, "internal", "A fault of the sidecar", "its log has the cause; please report it")

@@ -17,6 +17,7 @@ from sidecar.dispatch.webhook import Attempt
 from sidecar.errors import (
     ConfiguredSubscriberError,
     EndpointRefusedError,
+    JournalDamagedError,
     StorageError,
     SubscriberLimitError,
     UnknownSubscriberError,
@@ -92,13 +93,17 @@ class Roster:
         self._subscribers: dict[str, Subscriber] = {}
         self._seats: dict[str, Seat] = {}
         self._unsaved: set[str] = set()
+        self._removing: str | None = None  # not to be saved any more
         self._changing = asyncio.Lock()  # registrations and removals, one after the other: each waits for the disk
 
     async def load(self) -> None:
         """Take up the subscribers that the last process left."""
         rows = await self._database.read("SELECT record FROM subscribers ORDER BY rowid") if self._database else []
         for (record,) in rows:
-            subscriber = msgspec.json.decode(record, type=Subscriber)
+            try:
+                subscriber = msgspec.json.decode(record, type=Subscriber)
+            except msgspec.DecodeError as error:
+                raise JournalDamagedError(f"the journal has a subscriber that cannot be read: {error}") from error
             self._subscribers[subscriber.id] = subscriber
             if subscriber.status is not Status.EVICTED:
                 seat = self._seats[subscriber.id] = self._audience.admit(subscriber.id)
@@ -157,6 +162,8 @@ class Roster:
 
     def _install(self, subscriber_id: str, settings: Settings, *, configured: bool) -> Subscriber:
         subscriber = self._subscribers.setdefault(subscriber_id, Subscriber(subscriber_id, settings))
+        if subscriber_id not in self._seats:  # evicted while its registration was being saved
+            self._seats[subscriber_id] = self._audience.admit(subscriber_id)
         subscriber.settings, subscriber.configured = settings, configured
         if subscriber.status is Status.EVICTED:
             fresh = _renewed(subscriber, settings)
@@ -172,9 +179,13 @@ class Roster:
             subscriber = self.get(subscriber_id)
             if subscriber.configured and subscriber.status is not Status.EVICTED:
                 raise ConfiguredSubscriberError(f"subscriber {subscriber_id} is written in the config file; remove it there")
-            self._forget(subscriber_id)
-            if self._database:
-                await self._database.execute(_DELETE, (subscriber_id,))
+            self._removing = subscriber_id
+            try:
+                if self._database:
+                    await self._database.execute(_DELETE, (subscriber_id,))
+                self._forget(subscriber_id)
+            finally:
+                self._removing = None
 
     def _forget(self, subscriber_id: str) -> None:
         del self._subscribers[subscriber_id]
@@ -232,9 +243,10 @@ class Roster:
 
     def save_changed(self) -> None:
         """Hand all unsaved subscribers to the database, without waiting. A storage that failed ends the process elsewhere."""
-        unsaved, self._unsaved = self._unsaved, set()
+        saving = self._unsaved - {self._removing}
+        self._unsaved -= saving
         if self._database:
-            for subscriber in [self._subscribers[subscriber_id] for subscriber_id in unsaved]:
+            for subscriber in [self._subscribers[subscriber_id] for subscriber_id in saving]:
                 self._database.write(_SAVE, _row(subscriber), partial(self._saved, subscriber))
 
     def _saved(self, subscriber: Subscriber, error: StorageError | None) -> None:
