@@ -104,7 +104,7 @@ class Service:
         state = current.document.state if current else None
         await stack.enter_async_context(running(retention.run(), name="retention", crashed=self.crashed))
         await stack.enter_async_context(running(StateLog(journal, state).run(), name="statelog", crashed=self.crashed))
-        stack.callback(roster.save_changed)
+        stack.callback(roster.close)
         await stack.enter_async_context(running(dispatcher.run(), name="dispatcher", crashed=self.crashed))
         stack.push_async_callback(dispatcher.drain, self.stop.hurried, config.shutdown.flush_timeout_seconds)
 

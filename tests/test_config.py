@@ -16,22 +16,9 @@ from standardwebhooks import Webhook
 from yarl import URL
 
 from sidecar import yamlfile
-from sidecar.config import (
-    MAX_PROBLEMS,
-    REQUEST_LINGER_SECONDS,
-    Config,
-    Fsm,
-    Health,
-    Journal,
-    Struct,
-    Subscriber,
-    Webhooks,
-    Writes,
-    check,
-    effective,
-    load,
-    read_secret,
-)
+from sidecar.config import REQUEST_LINGER_SECONDS, Config, Subscriber, Webhooks, check, effective, load, read_secret
+from sidecar.config.reader import MAX_PROBLEMS
+from sidecar.config.sections import Fsm, Health, Journal, Struct, Writes
 from sidecar.errors import ConfigError
 from sidecar.machine import Enforcement, Machine
 from sidecar.units import Bytes, Listen, Seconds

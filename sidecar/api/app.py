@@ -22,7 +22,8 @@ def build_api(
     require_precondition: bool,
 ) -> web.Application:
     """The application on the API's listener. It refuses everything once `draining` says so."""
-    app = web.Application(middlewares=[answer_and_count(metrics, draining)], client_max_size=max_body_bytes)
+    app = web.Application(client_max_size=max_body_bytes)
+    app.middlewares.append(answer_and_count(app, metrics, draining))
     app[STORE] = store
     app[DISPATCHER] = dispatcher
     app[REQUIRE_PRECONDITION] = require_precondition

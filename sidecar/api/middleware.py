@@ -51,9 +51,14 @@ HTTP_TYPES = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 _RETRY_AFTER = {503: "1", 507: "10"}
 
 
-def answer_and_count(metrics: HttpMetrics, draining: Callable[[], bool]) -> Any:
-    """The middleware: `draining` says whether requests are to be refused."""
+def answer_and_count(app: web.Application, metrics: HttpMetrics, draining: Callable[[], bool]) -> Any:
+    """The middleware of `app`: `draining` says whether requests are to be refused."""
     rejected = Summarised(_log.warning)
+
+    async def flush(app: web.Application) -> None:
+        rejected.flush()
+
+    app.on_cleanup.append(flush)
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -22,6 +22,7 @@ from sidecar.errors import (
     SubscriberLimitError,
     UnknownSubscriberError,
 )
+from sidecar.logs import Summarised
 from sidecar.metrics import DispatchMetrics
 
 _log = structlog.get_logger("roster")
@@ -93,6 +94,7 @@ class Roster:
         self._subscribers: dict[str, Subscriber] = {}
         self._seats: dict[str, Seat] = {}
         self._unsaved: set[str] = set()
+        self._tell_good, self._tell_bad = Summarised(_log.info), Summarised(_log.warning)
         self._removing: str | None = None  # not to be saved any more
         self._changing = asyncio.Lock()  # registrations and removals, one after the other: each waits for the disk
 
@@ -218,8 +220,8 @@ class Roster:
         if before is status:
             return
         self._metrics.status_changes.labels(status).inc()
-        write = _log.info if status is Status.ACTIVE else _log.warning
-        write(
+        tell = self._tell_good if status is Status.ACTIVE else self._tell_bad
+        tell(
             "subscriber_status_changed",
             subscriber=subscriber.id,
             before=str(before),
@@ -248,6 +250,12 @@ class Roster:
         if self._database:
             for subscriber in [self._subscribers[subscriber_id] for subscriber_id in saving]:
                 self._database.write(_SAVE, _row(subscriber), partial(self._saved, subscriber))
+
+    def close(self) -> None:
+        """Save what is unsaved, and write the log lines that were held back."""
+        self.save_changed()
+        self._tell_good.flush()
+        self._tell_bad.flush()
 
     def _saved(self, subscriber: Subscriber, error: StorageError | None) -> None:
         if error and self.knows(subscriber):

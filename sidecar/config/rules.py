@@ -1,0 +1,142 @@
+"""The rules across keys. Each says which values it compared."""
+
+import binascii
+import os
+import stat
+from collections.abc import Callable, Collection, Iterator
+
+from sidecar.config.problems import Problem, nearest, shown
+from sidecar.config.sections import Config, Fsm, Shutdown, Webhooks
+from sidecar.units import Seconds
+from sidecar.yamlfile import Path, dotted
+
+REQUEST_LINGER_SECONDS = 5.0
+"""How long open API requests may take to finish in a shutdown; part of the pod's grace period."""
+
+
+def rules(config: Config) -> Iterator[Problem]:
+    yield from _machine_rules(config.fsm)
+    yield from _subscriber_rules(config)
+    yield from _webhook_rules(config.webhooks)
+    yield from _lag_rules(config)
+    yield from _listen_rules(config)
+    yield from _shutdown_rules(config.shutdown)
+
+
+def _machine_rules(fsm: Fsm) -> Iterator[Problem]:
+    states = ("fsm", "states")
+    yield from _repeated(fsm.states, lambda n: (*states, n))
+    if fsm.initial is not None and fsm.initial not in fsm.states:
+        yield Problem(("fsm", "initial"), _unknown_state(fsm.initial, fsm), (states,))
+    for source, targets in (fsm.transitions or {}).items():
+        here = ("fsm", "transitions", source)
+        if source not in fsm.states:
+            yield Problem(here, _unknown_state(source, fsm), (states,))
+        for n, target in enumerate(targets):
+            if target not in fsm.states:
+                yield Problem((*here, n), _unknown_state(target, fsm), (states,))
+
+
+def _unknown_state(name: str, fsm: Fsm) -> str:
+    return f"{shown(name)} is not one of fsm.states; {nearest(name, fsm.states)}"
+
+
+def _repeated(names: Collection[str], path_of: Callable[[int], Path]) -> Iterator[Problem]:
+    first: dict[str, Path] = {}
+    for n, name in enumerate(names):
+        before = first.setdefault(name, path_of(n))
+        if before != path_of(n):
+            yield Problem(path_of(n), f"{shown(name)} is already {dotted(before)}; give each its own name", (before,))
+
+
+def _subscriber_rules(config: Config) -> Iterator[Problem]:
+    yield from _repeated([subscriber.id for subscriber in config.subscribers], lambda n: ("subscribers", n, "id"))
+    limit = config.store.max_subscribers
+    if len(config.subscribers) > limit:
+        text = f"{len(config.subscribers)} subscribers, and store.max_subscribers is {limit}; raise it, or remove some"
+        yield Problem(("subscribers",), text, (("store", "max_subscribers"),))
+
+
+def _webhook_rules(webhooks: Webhooks) -> Iterator[Problem]:
+    timeout = ("webhooks", "timeout")
+    if webhooks.connect_timeout_seconds > webhooks.timeout_seconds:
+        text = f"expected at most webhooks.timeout ({webhooks.timeout_seconds}), got {webhooks.connect_timeout_seconds}"
+        yield Problem(("webhooks", "connect_timeout"), text, (timeout,))
+    if webhooks.evict_after.time_seconds < webhooks.timeout_seconds:
+        text = (
+            f"expected at least webhooks.timeout ({webhooks.timeout_seconds}), got {webhooks.evict_after.time_seconds}:"
+            " otherwise one slow attempt uses it up"
+        )
+        yield Problem(("webhooks", "evict_after", "time"), text, (timeout,))
+
+
+def _lag_rules(config: Config) -> Iterator[Problem]:
+    kept = config.journal.retention.revisions
+    lags: list[tuple[Path, int]] = [(("webhooks", "max_lag"), config.webhooks.max_lag)]
+    lags += [(("subscribers", n, "max_lag"), each.max_lag or 0) for n, each in enumerate(config.subscribers)]
+    for path, lag in lags:
+        if lag > kept:
+            text = f"expected at most journal.retention.revisions ({kept}), got {lag}: what is no longer kept cannot be sent"
+            yield Problem(path, text, (("journal", "retention", "revisions"),))
+
+
+def _listen_rules(config: Config) -> Iterator[Problem]:
+    api, ops = config.api.listen, config.ops.listen
+    here = ("api", "listen")
+    if not api.loopback and config.api.auth != "none":
+        text = (
+            f"{api} can be reached from elsewhere, and the API has no tokens yet:"
+            " listen on 127.0.0.1 or a Unix socket, or accept it with `auth: none`"
+        )
+        yield Problem(here, text, (("api", "auth"),))
+    if ops.socket_path:
+        yield Problem(("ops", "listen"), 'expected "host:port": the kubelet and Prometheus come by TCP')
+    elif api.port and api.port == ops.port:
+        yield Problem(("ops", "listen"), f"api.listen has port {ops.port} too; give one of them another", (here,))
+
+
+def _shutdown_rules(shutdown: Shutdown) -> Iterator[Problem]:
+    linger = Seconds(REQUEST_LINGER_SECONDS)
+    needed = Seconds(shutdown.drain_delay_seconds + shutdown.flush_timeout_seconds + linger)
+    if needed >= shutdown.grace_period_seconds:
+        text = (
+            f"expected more than {needed}: drain_delay ({shutdown.drain_delay_seconds}), flush_timeout"
+            f" ({shutdown.flush_timeout_seconds}) and {linger} for open requests; got {shutdown.grace_period_seconds}"
+        )
+        others = (("shutdown", "drain_delay"), ("shutdown", "flush_timeout"))
+        yield Problem(("shutdown", "grace_period"), text, others)
+
+
+def secret_rules(config: Config) -> Iterator[Problem]:
+    for n, subscriber in enumerate(config.subscribers):
+        if subscriber.secret_file is not None:
+            try:
+                read_secret(subscriber.secret_file)
+            except ValueError as wrong:
+                yield Problem(("subscribers", n, "secret_file"), str(wrong))
+
+
+def read_secret(path: str) -> str:
+    """The secret `whsec_<base64>` in a file. Raises `ValueError` with a mend, and never with the content."""
+    if path.startswith("whsec_"):
+        raise ValueError("expected the path of a file that holds the secret, not the secret itself")
+    try:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # a pipe would block
+            mode = os.fstat(file.fileno()).st_mode
+            content = file.read(4096).strip() if stat.S_ISREG(mode) else b""
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}); check the path, the owner and the mode") from None
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"{path} is not a file; name the file that holds the secret")
+    if mode & 0o007:
+        raise ValueError(f"{path} is open to everybody; chmod o= {path} (in Kubernetes: defaultMode 0440)")
+    if not content.startswith(b"whsec_") or not 24 <= _key_bytes(content.removeprefix(b"whsec_")) <= 64:
+        raise ValueError(f"expected one line in {path}: whsec_ and the base64 of 24 to 64 random bytes")
+    return content.decode("ascii")
+
+
+def _key_bytes(text: bytes) -> int:
+    try:
+        return len(binascii.a2b_base64(text, strict_mode=True))
+    except binascii.Error:
+        return 0

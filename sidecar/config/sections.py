@@ -1,0 +1,224 @@
+"""The sections of the file: what each key is, its default, and what a value must be beyond its type."""
+
+import re
+from collections.abc import Callable, Collection
+from ipaddress import AddressValueError, IPv6Address
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from sidecar.config.problems import NOUNS, misfit
+from sidecar.units import Bytes, Listen, Seconds
+
+# What a value must be, beyond its type. A rule is called with the value and raises `ValueError` saying what is expected.
+
+Rule = Callable[[Any], None]
+
+
+def _between(low: float, high: float | None = None) -> Rule:
+    noun = NOUNS[type(low)]
+    bounds = f"of at least {low}" if high is None else f"from {low} to {high}"
+
+    def check(value: float) -> None:
+        if value < low or (high is not None and value > high):
+            raise ValueError(f"expected {noun} {bounds}, got {value}")
+
+    return check
+
+
+def _length(low: int, high: int | None = None) -> Rule:
+    bounds = f"{low} or more" if high is None else f"{low} to {high}"
+
+    def check(items: Collection[Any]) -> None:
+        if len(items) < low or (high is not None and len(items) > high):
+            raise ValueError(f"expected {bounds} entries, got {len(items) or 'none'}")
+
+    return check
+
+
+def _state_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise misfit("a name of letters, digits and _, at most 64, not a digit first", name)
+    if name == "mro" or name.startswith("_FsmState__") or (len(name) > 2 and name[0] == name[-1] == "_"):
+        raise ValueError(f"{name} has a meaning of its own in Python; choose another name")
+
+
+def _subscriber_id(text: str) -> None:
+    if not _ID.fullmatch(text):
+        raise misfit("an id of letters, digits, _ and -, at most 63, a letter or digit first", text)
+
+
+def _url(url: str) -> None:
+    match = _URL.fullmatch(url) if len(url) <= 2048 else None
+    if not match or not 0 < int(match["port"] or 80) < 65536 or not _is_host(match["host"]):
+        raise ValueError(  # without the URL, for it can hold a password
+            "expected an http:// or https:// URL with a host, and without user, password and fragment,"
+            " in at most 2048 ASCII characters"
+        )
+
+
+def _is_host(host: str) -> bool:
+    try:
+        return not host.startswith("[") or bool(IPv6Address(host[1:-1]))
+    except AddressValueError:
+        return False
+
+
+def _journal_path(path: str) -> None:
+    if path in ("", ":memory:"):
+        raise ValueError("expected the path of a file; to keep nothing across a restart write `backend: memory`")
+
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+_URL = re.compile(
+    r"(?i:https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)"
+    r"(?::(?P<port>[0-9]{1,5}))?(?:[/?][!\"$-\[\]-~]*)?"
+)
+_MAX_STATES = 256
+_SHORTEST, _LONGEST = Seconds(0.001), Seconds(365 * 86400)
+
+Amount = Annotated[int, _between(0)]
+Count = Annotated[int, _between(1)]
+Duration = Annotated[Seconds, _between(_SHORTEST, _LONGEST)]
+Pause = Annotated[Seconds, _between(Seconds(0), _LONGEST)]
+Timeout = Annotated[Seconds, _between(_SHORTEST, Seconds(30))]
+BodySize = Annotated[Bytes, _between(Bytes(1 << 10), Bytes(16 << 20))]
+State = Annotated[str, _state_name]
+Targets = Annotated[tuple[str, ...], _length(0, _MAX_STATES)]
+Transitions = Annotated[dict[str, Targets], _length(0, _MAX_STATES)]
+SubscriberId = Annotated[str, _subscriber_id]
+
+
+class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A section of the file. A field's `name` is its key; Python names put the unit last."""
+
+
+class Fsm(Struct, frozen=True, kw_only=True):
+    """The machine. Without `transitions` every move is allowed; `initial` null starts empty."""
+
+    states: Annotated[tuple[State, ...], _length(1, _MAX_STATES)] = (
+        "UNSPECIFIED",
+        "BOOTING",
+        "IDLE",
+        "ACTIVE",
+        "ERROR_STATE",
+        "SHUTDOWN",
+    )
+    initial: str | None = "BOOTING"
+    transitions: Transitions | None = None
+    enforcement: Literal["enforce", "warn", "off"] = "enforce"
+    history_limit: Annotated[int, _between(0, 1000)] = 16
+
+
+class Store(Struct, frozen=True, kw_only=True):
+    """`max_subscribers` bounds all subscribers together; `queue_size` is for readers in the same process."""
+
+    max_subscribers: Annotated[int, _between(1, 100_000)] = 1000
+    queue_size: Count = 64
+
+
+class Writes(Struct, frozen=True, kw_only=True):
+    """What a write over HTTP must bring."""
+
+    require_precondition: bool = False
+    max_body_bytes: BodySize = msgspec.field(default=Bytes(256 << 10), name="max_body")
+
+
+class Retention(Struct, frozen=True, kw_only=True):
+    """How much history stays."""
+
+    revisions: Count = 100_000
+
+
+class Journal(Struct, frozen=True, kw_only=True):
+    """Where revisions are kept."""
+
+    backend: Literal["sqlite", "memory"] = "sqlite"
+    path: Annotated[str, _journal_path] = "journal.db"
+    retention: Retention = Retention()
+
+
+class Api(Struct, frozen=True, kw_only=True):
+    """The agent's side."""
+
+    listen: Listen = Listen.parse("127.0.0.1:8470")
+    auth: Literal["loopback", "none"] = "loopback"
+
+
+class Ops(Struct, frozen=True, kw_only=True):
+    """The side of the kubelet and of Prometheus."""
+
+    listen: Listen = Listen.parse("0.0.0.0:8471")
+
+
+class EvictAfter(Struct, frozen=True, kw_only=True):
+    """A subscriber is given up after that many failures and that long without a success."""
+
+    failures: Count = 10
+    time_seconds: Duration = msgspec.field(default=Seconds(900), name="time")
+
+
+class Webhooks(Struct, frozen=True, kw_only=True):
+    """How subscribers are called. `max_lag` counts revisions; 0: only the latest."""
+
+    timeout_seconds: Timeout = msgspec.field(default=Seconds(5), name="timeout")
+    connect_timeout_seconds: Timeout = msgspec.field(default=Seconds(2), name="connect_timeout")
+    retry_seconds: Annotated[tuple[Duration, ...], _length(1)] = msgspec.field(
+        default=(Seconds(0.5), Seconds(1), Seconds(2), Seconds(5), Seconds(15), Seconds(30)), name="retry"
+    )
+    probe_interval_seconds: Duration = msgspec.field(default=Seconds(60), name="probe_interval")
+    max_retry_after_seconds: Duration = msgspec.field(default=Seconds(300), name="max_retry_after")
+    evict_after: EvictAfter = EvictAfter()
+    tombstone_seconds: Duration = msgspec.field(default=Seconds(86400), name="tombstone")
+    max_lag: Amount = 1024
+    max_in_flight: Count = 64
+
+
+class Subscriber(Struct, frozen=True, kw_only=True):
+    """A subscriber that is always there. What it does not say comes from `webhooks`."""
+
+    id: SubscriberId
+    url: Annotated[str, _url]
+    secret_file: str | None = None
+    timeout_seconds: Timeout | None = msgspec.field(default=None, name="timeout")
+    max_lag: Amount | None = None
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    """When the health check complains."""
+
+    conflict_ratio: Annotated[float, _between(0.0, 1.0)] = 0.10
+    window_seconds: Duration = msgspec.field(default=Seconds(300), name="window")
+    stale_after_seconds: Duration = msgspec.field(default=Seconds(60), name="stale_after")
+
+
+class Shutdown(Struct, frozen=True, kw_only=True):
+    """How the pod's grace period is spent."""
+
+    drain_delay_seconds: Pause = msgspec.field(default=Seconds(2), name="drain_delay")
+    flush_timeout_seconds: Pause = msgspec.field(default=Seconds(5), name="flush_timeout")
+    grace_period_seconds: Duration = msgspec.field(default=Seconds(30), name="grace_period")
+
+
+class Logging(Struct, frozen=True, kw_only=True):
+    """`auto`: coloured lines on a terminal, JSON elsewhere."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """The whole file."""
+
+    fsm: Fsm = Fsm()
+    store: Store = Store()
+    writes: Writes = Writes()
+    journal: Journal = Journal()
+    api: Api = Api()
+    ops: Ops = Ops()
+    webhooks: Webhooks = Webhooks()
+    subscribers: tuple[Subscriber, ...] = ()
+    health: Health = Health()
+    shutdown: Shutdown = Shutdown()
+    logging: Logging = Logging()
