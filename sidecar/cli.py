@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -14,6 +15,7 @@ EX_USAGE = 64
 EX_DATAERR = 65
 EX_UNAVAILABLE = 69
 EX_IOERR = 74
+EX_INTERRUPTED = 130
 """Exit codes, by sysexits(3)."""
 
 _STORAGE_CODES: tuple[tuple[type[StorageError], int], ...] = (
@@ -34,6 +36,13 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     options = _parser().parse_args(arguments)
+    code = _code_of(options)
+    if options.command is _run:
+        _leave(code)
+    return code
+
+
+def _code_of(options: argparse.Namespace) -> int:
     command: Callable[[str | None], None] = options.command
     try:
         command(options.config)
@@ -43,7 +52,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StorageError as error:
         print(f"fsm-sidecar: {error}", file=sys.stderr)
         return next(code for kind, code in _STORAGE_CODES if isinstance(error, kind))
+    except KeyboardInterrupt:  # before the sidecar listens for signals
+        return EX_INTERRUPTED
     return 0
+
+
+def _leave(code: int) -> NoReturn:
+    """End now. Python would first wait for its threads, and a name lookup that hangs takes longer than any grace period."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,8 +82,7 @@ def _run(path: str | None) -> None:
     logs.configure(level=settings.logging.level, format=settings.logging.format)
     from sidecar.service import serve  # here, because its imports take time that check-config need not spend
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(serve(settings))
+    asyncio.Runner(loop_factory=_loop_factory()).run(serve(settings))  # not closed: see _leave
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -345,6 +345,12 @@ def _held(path: Path) -> Iterator[None]:
         os.close(lock)
 
 
+def refuse_held(path: Path) -> None:
+    """Raises `JournalHeldError` when another process has the file."""
+    with _held(path):
+        pass
+
+
 def _open(path: Path) -> sqlite3.Connection:
     """The connection, set up and migrated. SQLite ignores a failed fsync of the folder, so that one is ours."""
     try:

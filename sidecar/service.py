@@ -17,7 +17,7 @@ from sidecar.api.app import build_api
 from sidecar.audience import Audience
 from sidecar.checks import Thresholds
 from sidecar.config import REQUEST_LINGER_SECONDS, Config, Subscriber, Webhooks, read_secret
-from sidecar.database import Database, file_bytes
+from sidecar.database import Database, file_bytes, refuse_held
 from sidecar.dispatch.delivery import Policy
 from sidecar.dispatch.dispatcher import Dispatcher
 from sidecar.dispatch.roster import Roster, Settings
@@ -75,7 +75,12 @@ class Service:
     async def start(self, stack: AsyncExitStack) -> None:
         """Start every part, and leave on `stack` how it is stopped."""
         config, registry, health = self._config, self._registry, self._health
-        ops_at = await _listen(stack, "ops", build_ops(health, registry), config.ops.listen, OPS_LINGER_SECONDS)
+        try:
+            ops_at = await _listen(stack, "ops", build_ops(health, registry), config.ops.listen, OPS_LINGER_SECONDS)
+        except ConfigError:
+            if config.journal.backend == "sqlite":
+                refuse_held(_absolute(config.journal.path))  # the same sidecar, started twice: that is the better answer
+            raise
 
         database = await self._open_database(stack)
         journal = await SqliteJournal.open(database) if database else MemoryJournal()
@@ -263,7 +268,7 @@ async def _listen(stack: AsyncExitStack, name: str, app: web.Application, at: Li
     try:
         await site.start()
     except OSError as error:
-        raise ConfigError([f"{name}.listen: cannot listen on {at}: {os.strerror(error.errno or 0)}"]) from error
+        raise ConfigError([f"{name}.listen: cannot listen on {at}: {error.strerror or error}"]) from error
     if at.socket_path:
         os.chmod(at.socket_path, 0o600)
         return str(at)

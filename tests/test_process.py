@@ -124,6 +124,24 @@ def test_a_second_process_on_the_journal_is_refused_at_once(tmp_path):
         assert 200 == first.api.put("/v1/state", {"state": "IDLE"}).status
 
 
+def test_the_same_sidecar_started_twice_is_told_so(tmp_path):
+    """69 and the holder, although the first thing in its way is the port."""
+    ports = {name: {"listen": f"127.0.0.1:{free_port()}"} for name in ("api", "ops")}
+    config = written(tmp_path, journal=on_disk(tmp_path), **ports)
+    with running(config) as first:
+        first.wait_for("ready")
+        code, told = refusal(config)
+
+        assert (69, True) == (code, f"process {first.pid}" in told)
+
+
+def test_an_unknown_host_to_listen_on_is_named(tmp_path):
+    """64, and what the resolver said."""
+    code, told = refusal(written(tmp_path, ops={"listen": "nowhere.invalid:0"}))
+
+    assert (64, True, False) == (code, "ops.listen: cannot listen on nowhere.invalid:0" in told, "Unknown error" in told)
+
+
 def garbage(folder):
     (folder / "journal.db").write_bytes(b"not a journal, but long enough to be one " * 200)
 

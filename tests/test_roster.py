@@ -266,6 +266,16 @@ async def test_who_comes_back_into_the_config_file_resumes(database):
     assert (Status.ACTIVE, 5) == (roster.get("console").status, roster.get("console").cursor)
 
 
+async def test_a_configured_subscriber_finds_a_place_where_others_hold_all(database):
+    """The sidecar starts: its API is needed to free a place."""
+    first = await Kept.on(database, limit=1)
+    await first.register("api", Settings(URL))
+    second = await Kept.on(database, limit=1)
+    second.configure([("console", Settings(URL))])
+
+    assert {"api", "console"} == set(second.audience.subscriber_ids)
+
+
 async def test_a_subscriber_that_left_the_config_file_is_evicted_once(database):
     """Not at every start anew, which would keep its tombstone for ever."""
     first = await Kept.on(database)

@@ -117,8 +117,7 @@ class Roster:
         for subscriber in [s for s in self.served() if s.configured and s.id not in wanted]:
             self.evict(subscriber, Reason.UNCONFIGURED)
         for subscriber_id, settings in wanted.items():
-            self._take_seat(subscriber_id)
-            self._install(subscriber_id, settings, configured=True)
+            self._install(subscriber_id, settings, configured=True)  # also when others hold all places: the file was checked
 
     async def register(self, subscriber_id: str, settings: Settings) -> tuple[Subscriber, bool]:
         """Register, change or bring back a subscriber; durable on return. True: it was not served before.
@@ -164,7 +163,7 @@ class Roster:
 
     def _install(self, subscriber_id: str, settings: Settings, *, configured: bool) -> Subscriber:
         subscriber = self._subscribers.setdefault(subscriber_id, Subscriber(subscriber_id, settings))
-        if subscriber_id not in self._seats:  # evicted while its registration was being saved
+        if subscriber_id not in self._seats:  # configured, or evicted while its registration was being saved
             self._seats[subscriber_id] = self._audience.admit(subscriber_id)
         subscriber.settings, subscriber.configured = settings, configured
         if subscriber.status is Status.EVICTED:
