@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain, groupby
 from operator import attrgetter
@@ -47,8 +47,9 @@ _PRAGMAS = (
 )
 
 _BATCH = 256
-_CHECKPOINT_COMMITS = 1000
-_CHECKPOINT_BYTES = 16 << 20
+_CHECKPOINT_BYTES = 4 << 20
+_LONGEST_LOG = 16 << 20
+_COMMIT_BYTES = 8 << 10  # what a small commit adds to the write-ahead log: a page or two
 
 Done = Callable[[StorageError | None], None]
 
@@ -87,7 +88,8 @@ class Database:
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._resume: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._closing = False
-        self._commits = 0
+        self._logged = 0
+        self._last_error: StorageError | None = None
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -112,6 +114,11 @@ class Database:
     def queue_length(self) -> int:
         """Writes and reads waiting for the thread."""
         return len(self._jobs)
+
+    @property
+    def last_error(self) -> StorageError | None:
+        """Why the last transaction failed; None when it did not."""
+        return self._last_error
 
     def write(self, sql: str, parameters: Sequence[Any], done: Done) -> None:
         """Run one statement in the next transaction; `done` is told once that is durable, in the order of the calls.
@@ -151,6 +158,7 @@ class Database:
     # --- told by the thread, on the event loop ---
 
     def _settle(self, writes: Sequence[_Write]) -> None:
+        self._last_error = None
         for write in writes:
             write.done(None)
 
@@ -159,20 +167,17 @@ class Database:
             read.answer.set_result(rows)
 
     def _fail(self, batch: Sequence[_Write | _Read], error: StorageError) -> None:
-        """Everything handed over so far fails with the batch: it was decided on top of it. Then go on, or never again."""
-        if not isinstance(error, StorageFullError) and not self.failed.done():
-            self.failed.set_result(error)
-        self._refuse_waiting(batch, error)
-        self._resume.put(None)
-
-    def _refuse_waiting(self, batch: Sequence[_Write | _Read], error: StorageError) -> None:
-        jobs = [*batch, *self._jobs]
+        """Every write handed over so far fails with the batch: it was decided on top of it. Then go on, or never again."""
+        self._last_error = error
+        waiting = [*batch, *self._jobs]
         self._jobs.clear()
-        for job in jobs:
-            if isinstance(job, _Write):
-                job.done(error)
-            elif not job.answer.done():
-                job.answer.set_exception(error)
+        if isinstance(error, StorageFullError):  # reading goes on
+            self._jobs.extend(job for job in waiting if isinstance(job, _Read))
+            waiting = [job for job in waiting if isinstance(job, _Write)]
+        elif not self.failed.done():
+            self.failed.set_result(error)
+        _refuse(waiting, error)
+        self._resume.put(None)
 
     # --- the writer thread ---
 
@@ -189,7 +194,8 @@ class Database:
     def _end(self) -> None:
         """The thread is gone: what came too late for it gets an answer as well."""
         self._closed.set_result(None)
-        self._refuse_waiting((), StorageFailedError(f"{self.path} is closed"))
+        _refuse(self._jobs, StorageFailedError(f"{self.path} is closed"))
+        self._jobs.clear()
 
     def _report(self, error: StorageError) -> None:
         if self._opened.done():
@@ -238,35 +244,41 @@ class Database:
             connection.execute("BEGIN IMMEDIATE")
         for sql, parameters in statements:
             connection.execute(sql, parameters)
+            self._logged += sum(len(value) for value in parameters if type(value) is bytes)
         if len(statements) > 1:
             connection.execute("COMMIT")
         self._metrics.commit_seconds.observe(time.perf_counter() - started)
         self._metrics.commit_writes.observe(len(writes))
-        self._commits += 1
+        self._logged += _COMMIT_BYTES
 
     def _give_up(self, connection: sqlite3.Connection, batch: Sequence[_Write | _Read], error: Exception) -> None:
         """A full disk is told, and the thread goes on once all that hung on the batch has failed. The rest is final."""
         cause = _storage_error(self.path, error)
         full = isinstance(cause, StorageFullError)
-        if full and connection.in_transaction:
-            connection.execute("ROLLBACK")
+        if full:
+            self._make_room(connection)
         self._metrics.errors.labels("full" if full else "failed").inc()
         self._tell(self._fail, batch, cause)
         self._resume.get()
         if not full:
             raise cause
 
-    def _checkpoint_when_due(self, connection: sqlite3.Connection) -> None:
-        """After so many commits the log keeps its size, and is overwritten: half the cost of growing. A large one is cut."""
-        if _size(self.path, "-wal") > _CHECKPOINT_BYTES:
+    def _make_room(self, connection: sqlite3.Connection) -> None:
+        """What is in the write-ahead log may have its place in the file already; then the log is cut."""
+        with contextlib.suppress(sqlite3.Error):  # the disk is full, which is told anyway
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
             self._checkpoint(connection, "TRUNCATE")
-        elif self._commits >= _CHECKPOINT_COMMITS:
-            self._checkpoint(connection, "PASSIVE")
+
+    def _checkpoint_when_due(self, connection: sqlite3.Connection) -> None:
+        """After so many bytes the log keeps its size, and is overwritten: half the cost of growing. A long one is cut."""
+        if self._logged > _CHECKPOINT_BYTES:
+            self._checkpoint(connection, "TRUNCATE" if _size(self.path, "-wal") > _LONGEST_LOG else "PASSIVE")
 
     def _checkpoint(self, connection: sqlite3.Connection, mode: str) -> None:
         with self._metrics.checkpoint_seconds.time():
             connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-        self._commits = 0
+        self._logged = 0
 
     def _tell(self, callback: Callable[..., object], *arguments: object) -> None:
         self._loop.call_soon_threadsafe(callback, *arguments)
@@ -301,6 +313,14 @@ def _size(path: Path, suffix: str) -> int:
         return 0
 
 
+def _refuse(jobs: Iterable[_Write | _Read], error: StorageError) -> None:
+    for job in jobs:
+        if isinstance(job, _Write):
+            job.done(error)
+        elif not job.answer.done():
+            job.answer.set_exception(error)
+
+
 def _resolve(future: "asyncio.Future[None]", error: StorageError | None) -> None:
     if future.done():
         return
@@ -328,7 +348,6 @@ def _storage_error(path: Path, error: Exception) -> StorageError:
 def _held(path: Path) -> Iterator[None]:
     """Hold the lock file beside the journal: a lock on the file itself is lost when anyone in this process closes it."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StorageFailedError(f"{path}.lock: {error.strerror}; the journal's folder must exist and be writable") from error
@@ -362,6 +381,7 @@ def _open(path: Path) -> sqlite3.Connection:
             schema = _schema_of(connection, path)
             _configure(connection, path)
             _migrate(connection, schema)
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()  # what a crash left behind
             _sync_folder(path.parent)
             stack.pop_all()
     except (sqlite3.Error, OSError) as error:

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from typing import Any, TextIO
 
 import structlog
 
@@ -18,13 +19,16 @@ def configure(*, level: str, format: str) -> None:
         structlog.processors.format_exc_info,
         _first_things_first,
     ]
-    renderer: structlog.typing.Processor = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(sort_keys=False) if console else structlog.processors.JSONRenderer()
+    )
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(_Unbreakable(sys.stderr)),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )
+    logging.raiseExceptions = False
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -34,6 +38,21 @@ def configure(*, level: str, format: str) -> None:
     logging.basicConfig(
         handlers=[handler], level=max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()]), force=True
     )
+
+
+class _Unbreakable:
+    """A stream whose faults harm nobody: a log that cannot be written must not stop what it tells of."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 def _first_things_first(logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -1,29 +1,20 @@
 """Keeps the journal within its bounds."""
 
 import asyncio
-import time
-from contextlib import suppress
 
 from sidecar.errors import StorageFullError
 from sidecar.journal import Journal
 
-LOOK_SECONDS = 5.0
+FULL_SECONDS = 1.0
+"""How long to wait when the disk is full: the writers are told already."""
 
 
-class Retention:
-    """Compacts the journal to its newest `revisions` every few seconds. `stamped_at`: when it last looked (monotonic)."""
-
-    def __init__(self, journal: Journal, *, revisions: int) -> None:
-        self.stamped_at = time.monotonic()
-        self._journal = journal
-        self._revisions = revisions
-
-    async def run(self) -> None:
-        """The core task; runs until cancelled."""
-        while True:
-            self.stamped_at = time.monotonic()
-            oldest = self._journal.head - self._revisions + 1
-            if oldest > self._journal.oldest:
-                with suppress(StorageFullError):  # the writers are told already; we look again
-                    await self._journal.compact(oldest)
-            await asyncio.sleep(LOOK_SECONDS)
+async def retain(journal: Journal, *, revisions: int) -> None:
+    """Compact the journal to its newest `revisions` whenever there are a tenth more. A core task; runs until cancelled."""
+    surplus = max(1, revisions // 10)
+    while True:
+        await journal.beyond(journal.oldest + revisions + surplus - 2)
+        try:
+            await journal.compact(journal.head - revisions + 1)
+        except StorageFullError:
+            await asyncio.sleep(FULL_SECONDS)

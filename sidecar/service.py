@@ -31,13 +31,15 @@ from sidecar.metrics import DatabaseMetrics, DispatchMetrics, HttpMetrics, Store
 from sidecar.ops.app import build_ops
 from sidecar.ops.collector import StateCollector
 from sidecar.ops.health import Health, Phase
-from sidecar.retention import Retention
+from sidecar.retention import retain
 from sidecar.statelog import StateLog
 from sidecar.store import AsyncStateStore
 from sidecar.tasks import StopSignals, first_of, running
 from sidecar.units import Listen
 
-OPS_LINGER_SECONDS = 1.0
+OPS_LINGER_SECONDS = 0.5
+API_LINGER_SECONDS = (REQUEST_LINGER_SECONDS - 2 * OPS_LINGER_SECONDS) / 2
+"""aiohttp waits so long twice: for open requests to end, and then for their connections."""
 
 _log = structlog.get_logger("service")
 
@@ -58,7 +60,15 @@ async def serve(config: Config) -> None:
     finally:
         death = service.crashed.exception() if service.crashed.done() else None
     if death:
-        raise death
+        raise _cause(death)
+
+
+def _cause(death: BaseException) -> BaseException:
+    """The storage error in the middle of a group of errors, where there is one: it has its own exit code."""
+    while isinstance(death, BaseExceptionGroup):
+        storage = death.subgroup(StorageError)
+        death = (storage or death).exceptions[0]
+    return death
 
 
 class Service:
@@ -84,6 +94,8 @@ class Service:
 
         database = await self._open_database(stack)
         journal = await SqliteJournal.open(database) if database else MemoryJournal()
+        if database and not journal.head:  # perhaps the wrong path, or a volume that is not mounted
+            _log.warning("journal_is_new", path=str(database.path), epoch=journal.epoch)
         audience = Audience(config.store.max_subscribers)
         with _naming(database):
             store = await self._open_store(journal, audience)
@@ -102,12 +114,12 @@ class Service:
             audience=audience,
             metrics=dispatch_metrics,
         )
-        retention = Retention(journal, revisions=config.journal.retention.revisions)
         health.watch_loop("dispatcher", lambda: dispatcher.stamped_at)
-        health.watch_loop("retention", lambda: retention.stamped_at)
         current = store.current
         state = current.document.state if current else None
-        await stack.enter_async_context(running(retention.run(), name="retention", crashed=self.crashed))
+        await stack.enter_async_context(
+            running(retain(journal, revisions=config.journal.retention.revisions), name="retention", crashed=self.crashed)
+        )
         await stack.enter_async_context(running(StateLog(journal, state).run(), name="statelog", crashed=self.crashed))
         stack.callback(roster.close)
         await stack.enter_async_context(running(dispatcher.run(), name="dispatcher", crashed=self.crashed))
@@ -118,10 +130,11 @@ class Service:
             dispatcher,
             HttpMetrics(registry),
             draining=self._closing.is_set,
+            stopping=self.stop.asked.is_set,
             max_body_bytes=config.writes.max_body_bytes,
             require_precondition=config.writes.require_precondition,
         )
-        api_at = await _listen(stack, "api", api, config.api.listen, REQUEST_LINGER_SECONDS)
+        api_at = await _listen(stack, "api", api, config.api.listen, API_LINGER_SECONDS)
         registry.register(
             StateCollector(
                 store,
@@ -160,7 +173,7 @@ class Service:
             return None
         database = Database(_absolute(self._config.journal.path), DatabaseMetrics(self._registry))
         await stack.enter_async_context(database)
-        self._health.watch_storage(lambda: database.failed.result() if database.failed.done() else None)
+        self._health.watch_storage(lambda: database.last_error)
         database.failed.add_done_callback(lambda failed: self._crash(failed.result()))
         return database
 
@@ -271,6 +284,7 @@ async def _listen(stack: AsyncExitStack, name: str, app: web.Application, at: Li
         raise ConfigError([f"{name}.listen: cannot listen on {at}: {error.strerror or error}"]) from error
     if at.socket_path:
         os.chmod(at.socket_path, 0o600)
+        stack.callback(Path(at.socket_path).unlink, missing_ok=True)
         return str(at)
     host, port = runner.addresses[0][:2]
     return str(Listen(host=host, port=port))

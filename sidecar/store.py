@@ -139,7 +139,7 @@ class AsyncStateStore:
         self._queue_size = queue_size
         self._readers: dict[asyncio.Queue[FsmSnapshot], Seat] = {}
         self._thresholds = thresholds or Thresholds()
-        self._history_limit = history_limit
+        self.history_limit = history_limit
         self._metrics = metrics or StoreMetrics()
         self._total_sets = 0
         self._total_gets = 0
@@ -214,7 +214,7 @@ class AsyncStateStore:
             current = snapshot_of(tail, self.machine.states)
             moved = next_snapshot(current, to, reason)
             if to != current.state:
-                moved = moved.add_transition(create_transition(current.state, to, reason), self._history_limit)
+                moved = moved.add_transition(create_transition(current.state, to, reason), self.history_limit)
             return document_of(dataclasses.replace(moved, version=current.version + 1, source_module=source_module))
 
         return await self.write(build, *expected)
@@ -279,7 +279,7 @@ class AsyncStateStore:
         if machine.enforcement is Enforcement.ENFORCE:
             raise _Lost(RejectionKind.ILLEGAL_TRANSITION, document, tail, allowed=machine.allowed(source))
         self.illegal_accepted += 1
-        _log.warning("illegal transition accepted: %s -> %s", tail.state, document.state)
+        _log.warning("illegal_transition_accepted: %s -> %s, by %s", tail.state, document.state, document.source_module)
 
     def _rejection(self, lost: _Lost) -> StateStoreError:
         """Record the lost write, and give the error that tells its writer."""

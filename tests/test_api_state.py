@@ -118,8 +118,9 @@ def test_what_a_write_leaves_open_goes_on_where_it_stood(api):
     assert 1 == len({each["fsm_instance_id"] for each in (before, moved, stayed)})
     assert 3 == len({uuid.UUID(each["snapshot_id"]) for each in (before, moved, stayed)})
     assert before["ts_wall"] < moved["ts_wall"] < stayed["ts_wall"]
-    assert 1 == len(before["history"])
-    assert before["history"] == moved["history"] == stayed["history"]
+    moves = [[(move["from_state"], move["to_state"]) for move in each["history"]] for each in (before, moved, stayed)]
+    assert [("BOOTING", "IDLE")] == moves[0]
+    assert [("BOOTING", "IDLE"), ("IDLE", "ACTIVE")] == moves[1] == moves[2]
     assert ("", "fsm_handler", {}) == tuple(moved[key] for key in ("reason", "source_module", "context_data"))
 
 

@@ -144,13 +144,20 @@ async def test_the_write_ahead_log_is_bounded(database):
 
 
 async def test_only_the_owner_can_read_the_files(tmp_path):
-    """They hold what the agent told in confidence; missing folders are made, and closed to others as well."""
-    folder = tmp_path / "above" / "folder"
-    async with Database(folder / "journal.db") as database:
+    """They hold what the agent told in confidence."""
+    async with Database(tmp_path / "journal.db") as database:
         await database.execute(INSERT, (1, b"x"))
-        modes = {path.name: path.stat().st_mode & 0o777 for path in (folder, *folder.iterdir())}
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
 
-    assert {"folder": 0o700, "journal.db": 0o600, "journal.db-wal": 0o600, "journal.db.lock": 0o600} == modes
+    assert {"journal.db": 0o600, "journal.db-wal": 0o600, "journal.db.lock": 0o600} == modes
+
+
+async def test_a_missing_folder_is_told_and_not_made(tmp_path):
+    """It may be a volume that is not mounted: a new journal there would look like a healthy new agent."""
+    with pytest.raises(StorageFailedError, match="folder must exist"):
+        await opening(tmp_path / "missing" / "journal.db")
+
+    assert [] == list(tmp_path.iterdir())
 
 
 # --- one process has it ---
@@ -345,3 +352,19 @@ async def test_a_full_disk_fails_what_is_queued_and_nothing_after(tmp_path):
         await database.execute("PRAGMA max_page_count = 1000000", ())
         await database.execute(INSERT, (1000, bytes(500_000)))
     assert 1 == registry.get_sample_value("fsm_storage_errors_total", {"kind": "full"})
+
+
+async def test_reading_goes_on_when_the_disk_is_full(tmp_path):
+    """A read that waits behind a write that does not fit is answered: only writes need space."""
+    async with Database(tmp_path / "journal.db") as database:
+        await database.execute(INSERT, (1, b"x"))
+        await database.execute("PRAGMA max_page_count = 20", ())
+        refused = asyncio.get_running_loop().create_future()
+        database.write(INSERT, (2, bytes(500_000)), refused.set_result)
+        reading = asyncio.create_task(database.read(REVISIONS))
+
+        assert isinstance(await refused, StorageFullError)
+        assert [(1,)] == await reading
+        assert isinstance(database.last_error, StorageFullError)
+        await database.execute(INSERT, (2, b"x"))
+        assert database.last_error is None

@@ -7,8 +7,8 @@ import pytest
 from msgspec.structs import replace
 from receiver import NEVER_SECONDS, PATIENCE_SECONDS, QUICK, Receiver, Sender, answer, busy, hang, held
 
-from sidecar.dispatch.delivery import Delivery, Jump
-from sidecar.dispatch.roster import Reason, Status
+from sidecar.dispatch.delivery import Delivery, Jump, Places
+from sidecar.dispatch.roster import Reason, Settings, Status, Subscriber
 from sidecar.dispatch.webhook import Outcome
 from sidecar.errors import StorageFailedError, StorageFullError, UnknownSubscriberError
 
@@ -74,6 +74,28 @@ async def test_so_many_attempts_at_once_as_the_bound_allows(send, opened):
     await sender.delivered(*ids)
 
     assert 2 == receiver.most_at_once
+
+
+async def test_those_who_fail_take_no_more_than_a_quarter_of_the_places():
+    """They wait for each other; one that is well waits for none of them."""
+    places, inside, gate = Places(8), [], asyncio.Event()
+
+    async def attempt(subscriber):
+        async with places.taken(subscriber):
+            inside.append(subscriber.id)
+            await gate.wait()
+
+    failing = [Subscriber(f"hung{n}", Settings("http://a/"), failures=1) for n in range(20)]
+    async with asyncio.TaskGroup() as group:
+        for each in (*failing, Subscriber("well", Settings("http://a/"))):
+            group.create_task(attempt(each))
+        await asyncio.sleep(0)  # all have asked for a place
+        await asyncio.sleep(0)
+        before = sorted(inside)
+        gate.set()
+
+    assert ["hung0", "hung1", "well"] == before
+    assert 21 == len(inside)
 
 
 # --- changing, removing ---

@@ -130,7 +130,7 @@ def test_a_rejected_write_is_one_line(tmp_path):
         (line,) = sidecar.wait_for("write_rejected")
 
     assert "lost-3" in line["detail"]
-    assert {"state": "IDLE", "source_module": "late", "reason": "why"}.items() <= line["attempted"].items()
+    assert {"state": "IDLE", "source_module": "late", "reason": "why"}.items() <= line.items()
 
 
 def test_no_request_is_told(tmp_path):

@@ -88,7 +88,7 @@ def test_a_running_sidecar_is_well(start):
     checks = ops.get("/healthz").json["checks"]
 
     assert [200] * 4 == [ops.get(path).status for path in PROBES]
-    assert {"started", "phase", "storage", "loop dispatcher", "loop retention"} <= {check["name"] for check in checks}
+    assert {"started", "phase", "storage", "loop dispatcher"} <= {check["name"] for check in checks}
     assert {True} == {check["ok"] for check in checks}
 
 
@@ -139,7 +139,9 @@ def test_the_scrape_can_be_compressed_and_restricted(start):
 
 def api_over(sender, *, draining=False):
     limits = {"max_body_bytes": 1 << 20, "require_precondition": False}
-    return build_api(sender.store, sender.dispatcher, HttpMetrics(), draining=lambda: draining, **limits)
+    return build_api(
+        sender.store, sender.dispatcher, HttpMetrics(), draining=lambda: draining, stopping=lambda: draining, **limits
+    )
 
 
 async def test_a_full_disk_is_told_and_over_when_there_is_space(aiohttp_client, opened, tmp_path):

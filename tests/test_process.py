@@ -8,12 +8,14 @@ import resource
 import signal
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 from receiver import held
-from sidecar_process import eventually, free_port, on_disk, problem_of, process, receiving, running, written
+from sidecar_process import Client, eventually, free_port, on_disk, problem_of, process, receiving, running, written
 
 LONG = {"drain_delay": "20s", "flush_timeout": "5s", "grace_period": "60s"}
 
@@ -180,6 +182,49 @@ def test_a_damaged_journal_is_told(tmp_path, damage):
     code, told = refusal(config)
 
     assert (65, True, False) == (code, str(tmp_path / "journal.db") in told, '"ready"' in told)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small volume of its own needs root")
+def test_a_small_volume_goes_on_for_ever(tmp_path):
+    """What is kept fits, so writing never ends, although far more is written than there is space."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", volume], check=True)
+    try:
+        journal = {"path": str(volume / "journal.db"), "retention": {"revisions": 20}}
+        with running(written(tmp_path, journal=journal, webhooks={"max_lag": 20})) as sidecar:
+            for n in range(3000):
+                answer = sidecar.api.put("/v1/state", {"state": "IDLE", "context_data": {"x": "x" * 14_000}})
+                assert 200 == answer.status, (n, answer)
+            assert 0 == sidecar.stop()
+    finally:
+        subprocess.run(["umount", volume], check=True)
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(tmp_path):
+    """Whoever reads the log may go away, or the disk it goes to may be full."""
+    with open("/dev/full", "w") as full:
+        ports = {name: {"listen": f"127.0.0.1:{free_port()}"} for name in ("api", "ops")}
+        config = written(tmp_path, journal=on_disk(tmp_path), **ports)
+        sidecar = subprocess.Popen([sys.executable, "-m", "sidecar", "run", "--config", config], stderr=full)
+    try:
+        api = Client(ports["api"]["listen"])
+        eventually(lambda: answers(api))
+        for _ in range(3):
+            assert 412 == api.put("/v1/state", {"state": "IDLE"}, if_match='"lost-1"').status
+        assert 201 == api.put("/v1/subscribers/gone", {"url": f"http://127.0.0.1:{free_port()}/"}).status
+        eventually(lambda: api.get("/v1/subscribers/gone").json["failures"])
+        assert 200 == api.get("/v1/state").status
+    finally:
+        sidecar.terminate()
+    assert 0 == sidecar.wait(10)
+
+
+def answers(api):
+    try:
+        return api.get("/v1/state")
+    except ConnectionError:
+        return None
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):

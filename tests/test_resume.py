@@ -242,3 +242,20 @@ async def test_a_crash_repeats_at_most_the_deliveries_that_were_not_saved(opened
     assert (after[0].revision - 1, False) == (after[0].data["previous_revision"], after[0].data["initial"])
     assert not repeated or before[-1].at - repeated[0].at <= HOUSEKEEPING_SECONDS + 0.5
     assert [request.body for request in repeated] == [request.body for request in after[: len(repeated)]]
+
+
+async def test_a_crash_after_the_first_delivery_does_not_begin_again(opened, tmp_path):
+    """The first cursor is on disk before the second delivery: what lies between is never passed over untold."""
+    receiver = await opened(Receiver(200, hang))
+    async with Sender(tmp_path / "journal.db") as sender:
+        await sender.write()
+        await sender.register("console", receiver.url)
+        await sender.write()
+        await receiver.arrived(2)
+        (tmp_path / "crashed").mkdir()
+        for file in tmp_path.glob("journal.db*"):
+            shutil.copy(file, tmp_path / "crashed")
+    async with Database(tmp_path / "crashed" / "journal.db") as crashed:
+        [found] = (await loaded(crashed))[0]
+
+    assert 1 == found.cursor

@@ -235,7 +235,10 @@ async def test_an_illegal_transition_is_made_when_rules_are_not_enforced(caplog,
     await store.set(snap(1, FsmState.BOOTING))
 
     assert FsmState.BOOTING is (await store.get()).state
-    assert (counted, ["illegal transition accepted: IDLE -> BOOTING"] * counted) == (store.illegal_accepted, caplog.messages)
+    assert (counted, ["illegal_transition_accepted: IDLE -> BOOTING, by fsm_handler"] * counted) == (
+        store.illegal_accepted,
+        caplog.messages,
+    )
     assert [] == store.rejections.newest_first()
 
 

@@ -18,12 +18,13 @@ def build_api(
     metrics: HttpMetrics,
     *,
     draining: Callable[[], bool],
+    stopping: Callable[[], bool],
     max_body_bytes: int,
     require_precondition: bool,
 ) -> web.Application:
-    """The application on the API's listener. It refuses everything once `draining` says so."""
+    """The application on the API's listener. Once `stopping`, connections are not kept; once `draining`, all is refused."""
     app = web.Application(client_max_size=max_body_bytes)
-    app.middlewares.append(answer_and_count(app, metrics, draining))
+    app.middlewares.append(answer_and_count(app, metrics, draining, stopping))
     app[STORE] = store
     app[DISPATCHER] = dispatcher
     app[REQUIRE_PRECONDITION] = require_precondition

@@ -51,8 +51,10 @@ HTTP_TYPES = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 _RETRY_AFTER = {503: "1", 507: "10"}
 
 
-def answer_and_count(app: web.Application, metrics: HttpMetrics, draining: Callable[[], bool]) -> Any:
-    """The middleware of `app`: `draining` says whether requests are to be refused."""
+def answer_and_count(
+    app: web.Application, metrics: HttpMetrics, draining: Callable[[], bool], stopping: Callable[[], bool]
+) -> Any:
+    """The middleware of `app`. `stopping`: connections are not kept any more; `draining`: requests are refused."""
     rejected = Summarised(_log.warning)
 
     async def flush(app: web.Application) -> None:
@@ -71,7 +73,7 @@ def answer_and_count(app: web.Application, metrics: HttpMetrics, draining: Calla
         except errors.StateStoreError as error:
             response = _problem_of(error)
             if isinstance(error, errors.StateVersionError | errors.IllegalTransitionError):
-                rejected("write_rejected", detail=str(error), attempted=msgspec.to_builtins(error.attempted))
+                rejected("write_rejected", detail=str(error), **_attempted(error))
         except web.HTTPException as error:
             response = _problem_of_http(error)
         except (ConnectionError, web.RequestPayloadError):  # the caller went away in the middle of its body
@@ -79,6 +81,8 @@ def answer_and_count(app: web.Application, metrics: HttpMetrics, draining: Calla
         except Exception:
             _log.exception("request_failed", route=_route(request), method=request.method)
             response = problem(500, "internal", "A fault of the sidecar", "its log has the cause; please report it")
+        if stopping():
+            response.force_close()
         metrics.observe(_route(request), request.method, response.status, time.perf_counter() - started)
         return response
 
@@ -107,7 +111,8 @@ def _problem_of(error: errors.StateStoreError) -> web.Response:
 def _problem_of_http(error: web.HTTPException) -> web.Response:
     """aiohttp's own refusals: unknown path, wrong method, body beyond the limit."""
     kind = HTTP_TYPES.get(error.status, "malformed")
-    response = problem(error.status, kind, error.reason, _HTTP_DETAILS.get(error.status, error.reason))
+    detail = _HTTP_DETAILS.get(error.status, error.text or error.reason)
+    response = problem(error.status, kind, error.reason, detail)
     if isinstance(error, web.HTTPMethodNotAllowed):
         response.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
     return response
@@ -116,8 +121,12 @@ def _problem_of_http(error: web.HTTPException) -> web.Response:
 _HTTP_DETAILS = {
     404: "there is nothing at this path; the routes begin with /v1/",
     405: "the header Allow names the methods of this path",
-    413: "the body is larger than writes.max_body",
 }
+
+
+def _attempted(error: errors.StateVersionError | errors.IllegalTransitionError) -> dict[str, Any]:
+    attempted = msgspec.to_builtins(error.attempted)
+    return {key: attempted[key] for key in ("source_module", "state", "version", "reason")}
 
 
 def _route(request: web.Request) -> str:

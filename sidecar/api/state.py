@@ -47,11 +47,11 @@ async def put_state(request: web.Request) -> web.Response:
         expected.append(Expectation(below=change.version))
     _require_precondition(request, expected)
     store = request.app[STORE]
-    stored = await store.write(lambda tail: _replacement(change, tail), *expected)
+    stored = await store.write(lambda tail: _replacement(change, tail, store.history_limit), *expected)
     return wire.answer_state(store.journal.epoch, stored, status=201 if stored.entry.revision == 1 else 200)
 
 
-def _replacement(change: wire.StateWrite, tail: SnapshotDocument | None) -> SnapshotDocument:
+def _replacement(change: wire.StateWrite, tail: SnapshotDocument | None, history_limit: int) -> SnapshotDocument:
     """The change as the whole document. What the state is about is the writer's; its bookkeeping goes on where it stood."""
     version, previous, attempts = change.version, change.prev_state, change.attempt_count
     history: tuple[TransitionDocument, ...] | None = change.history
@@ -60,7 +60,8 @@ def _replacement(change: wire.StateWrite, tail: SnapshotDocument | None) -> Snap
         version = tail.version + 1 if version is None else version
         previous = (tail.state if moved else tail.prev_state) if previous is None else previous
         attempts = tail.attempt_count + moved if attempts is None else attempts
-        history = tail.history if history is None else history
+        if history is None:
+            history = _continued(tail, change, history_limit) if moved else tail.history
     return SnapshotDocument(
         version or 0,
         change.state,
@@ -76,6 +77,13 @@ def _replacement(change: wire.StateWrite, tail: SnapshotDocument | None) -> Snap
         change.context_data,
         change.state_metadata,
     )
+
+
+def _continued(tail: SnapshotDocument, change: wire.StateWrite, limit: int) -> tuple[TransitionDocument, ...]:
+    """The history with the transition that the change makes."""
+    mono, wall = change.ts_mono or time.monotonic(), change.ts_wall or time.time()
+    move = TransitionDocument(tail.state, change.state, change.reason, ts_mono=mono, ts_wall=wall)
+    return (*tail.history, move)[-limit:] if limit else ()
 
 
 def _require_precondition(request: web.Request, expected: list[Expectation]) -> None:

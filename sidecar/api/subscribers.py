@@ -11,6 +11,7 @@ from sidecar.api.keys import DISPATCHER, STORE
 from sidecar.dispatch.roster import Settings, Status, Subscriber
 from sidecar.dispatch.secret import Secret
 from sidecar.errors import InvalidError
+from sidecar.units import Seconds
 
 MAX_TIMEOUT_SECONDS = 30.0
 
@@ -99,18 +100,18 @@ def _id(request: web.Request) -> str:
 
 def _view(request: web.Request, subscriber: Subscriber) -> dict[str, Any]:
     head = request.app[STORE].journal.head
-    evicted = None
+    evicted, timeout = None, subscriber.settings.timeout_seconds
     if subscriber.status is Status.EVICTED:
         evicted = {"at": subscriber.evicted_at, "reason": subscriber.evicted_reason}
     return {
         "id": subscriber.id,
         "url": subscriber.settings.url,
-        "timeout": subscriber.settings.timeout_seconds,
+        "timeout": None if timeout is None else str(Seconds(timeout)),
         "max_lag": subscriber.settings.max_lag,
         "source": "config" if subscriber.configured else "api",
         "status": subscriber.status,
         "cursor": subscriber.cursor,
-        "lag": head - (subscriber.cursor or 0),
+        "lag": subscriber.lag(head),
         "failures": subscriber.failures,
         "last_outcome": subscriber.last_outcome,
         "last_http_status": subscriber.last_http_status,

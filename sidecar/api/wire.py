@@ -61,7 +61,7 @@ class SubscriberWrite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     url: str
     secret: str | None = None
-    timeout: str | None = None
+    timeout: Any = None  # `duration` says better than a type what is expected
     max_lag: Annotated[int, msgspec.Meta(ge=0, le=MAX_VERSION)] | None = None
 
 
@@ -79,6 +79,7 @@ class Body:
 
     def __init__(self, kind: type[Any]) -> None:
         self._decode = msgspec.json.Decoder(kind).decode
+        self._names = [field.encode_name for field in msgspec.structs.fields(kind)]
 
     async def read(self, request: web.Request) -> Any:
         """The body. Raises `MediaTypeError`, `MalformedError`, `InvalidError`, and aiohttp's 413 beyond the limit."""
@@ -89,13 +90,15 @@ class Body:
             _refuse_depth(body)
         except msgspec.ValidationError as error:
             detail, path = split_path(error)
+            if "unknown field" in detail and path == "$":
+                detail += f"; known here: {', '.join(self._names)}"
             raise InvalidError(detail, path=path) from None
         except UnicodeDecodeError:
             raise MalformedError("the body is not valid UTF-8") from None
         except RecursionError:
             raise MalformedError(f"the body is nested deeper than {MAX_DEPTH} levels") from None
         except msgspec.DecodeError as error:
-            raise MalformedError(str(error)) from None
+            raise MalformedError(f"the body is not JSON: {str(error).removeprefix('JSON is malformed: ')}") from None
         _refuse_duplicates(body)
         return value
 
@@ -232,7 +235,7 @@ class Query:
         return value
 
 
-def duration(text: str, *, path: str, most: float) -> Seconds:
+def duration(text: object, *, path: str, most: float) -> Seconds:
     """A duration of a body. Raises `InvalidError`."""
     try:
         seconds = Seconds.parse(text)

@@ -27,7 +27,8 @@ def _machine_rules(fsm: Fsm) -> Iterator[Problem]:
     states = ("fsm", "states")
     yield from _repeated(fsm.states, lambda n: (*states, n))
     if fsm.initial is not None and fsm.initial not in fsm.states:
-        yield Problem(("fsm", "initial"), _unknown_state(fsm.initial, fsm), (states,))
+        default = "; that is the default: write one of fsm.states, or null" if fsm.initial == Fsm().initial else ""
+        yield Problem(("fsm", "initial"), _unknown_state(fsm.initial, fsm) + default, (states,))
     for source, targets in (fsm.transitions or {}).items():
         here = ("fsm", "transitions", source)
         if source not in fsm.states:

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from enum import StrEnum
 
 import aiohttp
@@ -74,8 +75,28 @@ def next_revision(cursor: int | None, *, head: int, oldest: int, max_lag: int, s
     return cursor + 1, None
 
 
+class Places:
+    """At most so many attempts at once; of these, those who fail get a quarter.
+
+    So receivers that hang keep the healthy ones waiting no longer than their own first timeout.
+    """
+
+    def __init__(self, max_in_flight: int) -> None:
+        self._all = asyncio.Semaphore(max_in_flight)
+        self._failing = asyncio.Semaphore(max(1, max_in_flight // 4))
+
+    @asynccontextmanager
+    async def taken(self, subscriber: Subscriber) -> AsyncIterator[None]:
+        """Wait for a place, and hold it while the block runs."""
+        async with AsyncExitStack() as stack:
+            if subscriber.failures or subscriber.status is not Status.ACTIVE:
+                await stack.enter_async_context(self._failing)
+            await stack.enter_async_context(self._all)
+            yield
+
+
 class Delivery:
-    """Serves one subscriber until it is evicted or the task is cancelled. `slots` bounds the attempts of all together."""
+    """Serves one subscriber until it is evicted or the task is cancelled. `places` bounds the attempts of all together."""
 
     def __init__(
         self,
@@ -84,7 +105,7 @@ class Delivery:
         roster: Roster,
         journal: Journal,
         session: aiohttp.ClientSession,
-        slots: asyncio.Semaphore,
+        places: Places,
         policy: Policy,
         audience: Audience,
         metrics: DispatchMetrics,
@@ -93,7 +114,7 @@ class Delivery:
         self._roster = roster
         self._journal = journal
         self._session = session
-        self._slots = slots
+        self._places = places
         self._policy = policy
         self._audience = audience
         self._metrics = metrics
@@ -120,7 +141,10 @@ class Delivery:
                 return  # removed meanwhile
             self._roster.record(self.subscriber, result)
             if result.outcome is Outcome.DELIVERED:
+                first = self.subscriber.cursor is None
                 self._delivered(entry, jump)
+                if first:  # or a crash would begin again at a later revision, and nobody would be told of those between
+                    await self._roster.save(self.subscriber)
             else:
                 await self._wait(self._failed(result), result.retry_after_seconds)
 
@@ -144,7 +168,7 @@ class Delivery:
             total=settings.timeout_seconds or self._policy.timeout_seconds,
             sock_connect=self._policy.connect_timeout_seconds,
         )
-        async with self._slots:
+        async with self._places.taken(self.subscriber):
             result = await attempt(self._session, URL(settings.url), body, self.subscriber.secret, timeout)
         self._metrics.attempts.labels(result.outcome).inc()
         self._metrics.attempt_seconds.observe(result.seconds)

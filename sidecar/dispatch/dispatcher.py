@@ -8,7 +8,7 @@ import aiohttp
 
 from sidecar.audience import Audience
 from sidecar.dispatch import message
-from sidecar.dispatch.delivery import Delivery, Jump, Policy
+from sidecar.dispatch.delivery import Delivery, Jump, Places, Policy
 from sidecar.dispatch.roster import Reason, Roster, Settings, Status, Subscriber
 from sidecar.dispatch.webhook import Attempt, Outcome
 from sidecar.journal import Journal
@@ -46,7 +46,7 @@ class Dispatcher:
         self._policy = policy
         self._audience = audience
         self._metrics = metrics
-        self._slots = asyncio.Semaphore(max_in_flight)
+        self._places = Places(max_in_flight)
         self._served: dict[str, _Served] = {}
         self._group = asyncio.TaskGroup()
         _create_at_zero(metrics)
@@ -85,7 +85,7 @@ class Dispatcher:
             roster=self.roster,
             journal=self._journal,
             session=self._session,
-            slots=self._slots,
+            places=self._places,
             policy=self._policy,
             audience=self._audience,
             metrics=self._metrics,

@@ -19,6 +19,7 @@ from sidecar.errors import (
     EndpointRefusedError,
     JournalDamagedError,
     StorageError,
+    StorageFullError,
     SubscriberLimitError,
     UnknownSubscriberError,
 )
@@ -75,6 +76,10 @@ class Subscriber(msgspec.Struct):
     last_success_at: float = 0.0
     evicted_at: float = 0.0
     evicted_reason: Reason | None = None
+
+    def lag(self, head: int) -> int:
+        """Revisions still to come, up to `head`; for a new subscriber just the first one."""
+        return min(head, 1) if self.cursor is None else head - self.cursor
 
     @property
     def secret(self) -> Secret | None:
@@ -259,6 +264,13 @@ class Roster:
     def _saved(self, subscriber: Subscriber, error: StorageError | None) -> None:
         if error and self.knows(subscriber):
             self.changed(subscriber)  # with the next batch, if there is one
+
+    async def save(self, subscriber: Subscriber) -> None:
+        """Save one subscriber now; durable on return, or with the next batch when the disk is full."""
+        try:
+            await self._save(subscriber)
+        except StorageFullError:
+            self.changed(subscriber)
 
     async def _save(self, subscriber: Subscriber) -> None:
         if self._database:

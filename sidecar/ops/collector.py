@@ -96,7 +96,7 @@ class StateCollector(Collector):
         served = self._roster.served()
         listed = served[:MAX_SUBSCRIBER_SERIES]
         yield metrics.SUBSCRIBER_CURSOR.sample(((s.id,), s.cursor or 0) for s in listed)
-        yield metrics.SUBSCRIBER_LAG.sample(((s.id,), head - (s.cursor or 0)) for s in listed)
+        yield metrics.SUBSCRIBER_LAG.sample(((s.id,), s.lag(head)) for s in listed)
         yield metrics.SUBSCRIBER_FAILURES.sample(((s.id,), s.failures) for s in listed)
         yield metrics.SUBSCRIBER_SUCCESS.sample(((s.id,), s.last_success_at) for s in listed)
         yield metrics.SUBSCRIBERS_UNLISTED.sample([((), len(served) - len(listed))])
