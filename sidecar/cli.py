@@ -5,6 +5,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from typing import NoReturn
 
@@ -59,8 +60,9 @@ def _code_of(options: argparse.Namespace) -> int:
 
 def _leave(code: int) -> NoReturn:
     """End now. Python would first wait for its threads, and a name lookup that hangs takes longer than any grace period."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # whoever read it is gone
+            stream.flush()
     os._exit(code)
 
 
