@@ -76,8 +76,11 @@ def answer_and_count(
                 rejected("write_rejected", detail=str(error), **_attempted(error))
         except web.HTTPException as error:
             response = _problem_of_http(error)
-        except (ConnectionError, web.RequestPayloadError):  # the caller went away in the middle of its body
-            response = problem(499, "malformed", "The request ended early", "its body is not complete")
+        except (ConnectionError, web.RequestPayloadError):  # the caller went away in the middle of its body, or we do
+            if draining():
+                response = _problem_of(errors.DrainingError("the sidecar is stopping; its next instance will answer"))
+            else:
+                response = problem(499, "malformed", "The request ended early", "its body is not complete")
         except Exception:
             _log.exception("request_failed", route=_route(request), method=request.method)
             response = problem(500, "internal", "A fault of the sidecar", "its log has the cause; please report it")
