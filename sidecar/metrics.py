@@ -8,7 +8,7 @@ Names follow https://prometheus.io/docs/practices/naming/: base units, `_total` 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 _WRITE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -28,9 +28,6 @@ class Family(NamedTuple):
 
     def counter(self, registry: CollectorRegistry | None) -> Counter:
         return Counter(self.name, self.help, self.labels, registry=registry)
-
-    def gauge(self, registry: CollectorRegistry | None) -> Gauge:
-        return Gauge(self.name, self.help, self.labels, registry=registry)
 
     def histogram(self, registry: CollectorRegistry | None) -> Histogram:
         return Histogram(self.name, self.help, self.labels, buckets=self.buckets, registry=registry)
