@@ -106,6 +106,7 @@ class Client:
     def exchange(self, method, path, content, headers):
         """Ask with exactly these headers, and those that HTTP needs."""
         with contextlib.closing(_connection(self.address)) as connection:
+            connection.connect()  # not within what is suppressed below: without a connection there is no answer
             connection.putrequest(method, path, skip_accept_encoding=True)
             for name, values in headers:
                 for value in values if isinstance(values, list) else [values]:
