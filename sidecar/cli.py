@@ -44,9 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _code_of(options: argparse.Namespace) -> int:
-    command: Callable[[str | None], None] = options.command
+    command: Callable[[argparse.Namespace], None] = options.command
     try:
-        command(options.config)
+        command(options)
     except ConfigError as error:
         print(*error.problems, sep="\n", file=sys.stderr)
         return EX_USAGE
@@ -72,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="run the sidecar until SIGTERM or SIGINT")
     run.add_argument("--config", metavar="FILE", help="the YAML file; without it the defaults hold, the journal in this folder")
+    run.add_argument(
+        "--accept-data-loss", action="store_true", help="go on with what is left of a damaged journal, under a new epoch"
+    )
     run.set_defaults(command=_run)
     check = commands.add_parser("check-config", help="check a YAML file, list every problem, print what is in force")
     check.add_argument("config", metavar="FILE")
@@ -79,12 +82,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(path: str | None) -> None:
-    settings = config.load(path)
+def _run(options: argparse.Namespace) -> None:
+    settings = config.load(options.config)
     logs.configure(level=settings.logging.level, format=settings.logging.format)
     from sidecar.service import serve  # here, because its imports take time that check-config need not spend
 
-    asyncio.Runner(loop_factory=_loop_factory()).run(serve(settings))  # not closed: see _leave
+    asyncio.Runner(loop_factory=_loop_factory()).run(
+        serve(settings, accept_data_loss=options.accept_data_loss)
+    )  # not closed: see _leave
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -95,5 +100,5 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def _check_config(path: str | None) -> None:
-    print(config.effective(config.load(path)), end="")
+def _check_config(options: argparse.Namespace) -> None:
+    print(config.effective(config.load(options.config)), end="")

@@ -78,11 +78,19 @@ class StorageFullError(StorageError):
     """The disk is full; the write was not applied. Free some space and try again."""
 
 
+class OverloadedError(StateStoreError):
+    """Too many writes wait for the disk; this one was not taken. Try again in a moment."""
+
+
 class JournalHeldError(StorageError):
     """Another process holds the journal. One sidecar per journal."""
 
 
 class JournalDamagedError(StorageError):
+    """What was written is not there any more, or not as it was written. Restore a backup, or accept the loss."""
+
+
+class ForeignFileError(JournalDamagedError):
     """The file is not a journal that this version can read."""
 
 
@@ -116,6 +124,10 @@ class NoStateError(StateStoreError):
 
 class MalformedError(StateStoreError):
     """The request cannot be read: its JSON, a header or a query parameter."""
+
+
+class KeyReusedError(StateStoreError):
+    """The Idempotency-Key was used for another write. Every write gets a key of its own; only its repetition has the same."""
 
 
 class MediaTypeError(StateStoreError):

@@ -65,7 +65,7 @@ CHECKPOINT_SECONDS = Family(
     (),
     _WRITE_BUCKETS,
 )
-STORAGE_ERRORS = Family("fsm_storage_errors_total", "counter", "Commits that failed, by kind.", ("kind",))
+STORAGE_ERRORS = Family("fsm_storage_errors_total", "counter", "Commits and checkpoints that failed, by kind.", ("kind",))
 ATTEMPTS = Family("fsm_webhook_attempts_total", "counter", "HTTP attempts at a webhook, by their outcome.", ("outcome",))
 ATTEMPT_SECONDS = Family("fsm_webhook_attempt_duration_seconds", "histogram", "Time of one HTTP attempt.", (), _ATTEMPT_BUCKETS)
 PROPAGATION_SECONDS = Family(
@@ -113,6 +113,18 @@ HEAD = Family("fsm_journal_head_revision", "gauge", "Newest durable revision.")
 OLDEST = Family("fsm_journal_oldest_revision", "gauge", "Oldest revision still kept.")
 QUEUE = Family("fsm_journal_queue_length", "gauge", "Writes and reads waiting for the writer thread.")
 FILE_BYTES = Family("fsm_journal_file_bytes", "gauge", "Size of the journal's files.", ("file",))
+FREE_BYTES = Family("fsm_journal_disk_free_bytes", "gauge", "Bytes left for the sidecar on the journal's disk.")
+KEPT_BYTES = Family("fsm_journal_documents_bytes", "gauge", "Size of the documents of all revisions kept.")
+UNCLEAN_STARTS = Family(
+    "fsm_journal_unclean_starts_total", "counter", "Starts after a process that had not closed the journal, in its whole life."
+)
+QUEUE_LIMIT = Family("fsm_journal_queue_limit", "gauge", "Writes that may wait for the disk; further ones are refused.")
+OVERLOADS = Family("fsm_writes_overloaded_total", "counter", "Writes refused because too many waited for the disk.")
+REPLAYS = Family("fsm_idempotent_replays_total", "counter", "Repeated writes that got their first answer again.")
+KEYS = Family("fsm_idempotency_keys", "gauge", "Idempotency keys whose answers are kept.")
+KEYS_FORGOTTEN = Family(
+    "fsm_idempotency_keys_forgotten_early_total", "counter", "Idempotency keys forgotten before their time, for want of room."
+)
 HEALTHY = Family("fsm_health_healthy", "gauge", "1 while no check of level issue fails.")
 ISSUES = Family("fsm_health_issues", "gauge", "Checks of level issue that fail.")
 WARNINGS = Family("fsm_health_warnings", "gauge", "Checks of level warning that fail.")

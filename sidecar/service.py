@@ -17,12 +17,15 @@ from sidecar.api.app import build_api
 from sidecar.audience import Audience
 from sidecar.checks import Thresholds
 from sidecar.config import REQUEST_LINGER_SECONDS, Config, Subscriber, Webhooks, read_secret
-from sidecar.database import Database, file_bytes, refuse_held
+from sidecar.config.sections import Retention
+from sidecar.database import Database
+from sidecar.database.lock import refuse_held
 from sidecar.dispatch.delivery import Policy
 from sidecar.dispatch.dispatcher import Dispatcher
 from sidecar.dispatch.roster import Roster, Settings
 from sidecar.dispatch.webhook import client_session
 from sidecar.errors import ConfigError, InvalidSnapshotError, JournalDamagedError, StorageError
+from sidecar.idempotency import Requests
 from sidecar.journal import Journal
 from sidecar.journal.memory import MemoryJournal
 from sidecar.journal.sqlite import SqliteJournal
@@ -31,7 +34,7 @@ from sidecar.metrics import DatabaseMetrics, DispatchMetrics, HttpMetrics, Store
 from sidecar.ops.app import build_ops
 from sidecar.ops.collector import StateCollector
 from sidecar.ops.health import Health, Phase
-from sidecar.retention import retain
+from sidecar.retention import Limits, retain
 from sidecar.statelog import StateLog
 from sidecar.store import AsyncStateStore
 from sidecar.tasks import StopSignals, first_of, running
@@ -44,14 +47,14 @@ API_LINGER_SECONDS = (REQUEST_LINGER_SECONDS - 2 * OPS_LINGER_SECONDS) / 2
 _log = structlog.get_logger("service")
 
 
-async def serve(config: Config) -> None:
+async def serve(config: Config, *, accept_data_loss: bool = False) -> None:
     """Run until a signal asks to stop. Raises `ConfigError` or a `StorageError` for what keeps it from running.
 
     Parts stop in the reverse order of their start, also when a start fails halfway. Ops comes first and goes last: probes
     answer while the journal is opened, metrics while the deliveries drain.
     """
     logging.getLogger("aiohttp.server").addFilter(_is_ours)
-    service = Service(config)
+    service = Service(config, accept_data_loss)
     try:
         async with AsyncExitStack() as stack:
             stack.enter_context(service.stop.installed())
@@ -74,7 +77,8 @@ def _cause(death: BaseException) -> BaseException:
 class Service:
     """One running sidecar."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, accept_data_loss: bool = False) -> None:
+        self._accept_data_loss = accept_data_loss
         self.stop = StopSignals()
         self.crashed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._config = config
@@ -93,9 +97,7 @@ class Service:
             raise
 
         database = await self._open_database(stack)
-        journal = await SqliteJournal.open(database) if database else MemoryJournal()
-        if database and not journal.head:  # perhaps the wrong path, or a volume that is not mounted
-            _log.warning("journal_is_new", path=str(database.path), epoch=journal.epoch)
+        journal = SqliteJournal(database) if database else MemoryJournal()
         audience = Audience(config.store.max_subscribers)
         with _naming(database):
             store = await self._open_store(journal, audience)
@@ -118,7 +120,7 @@ class Service:
         current = store.current
         state = current.document.state if current else None
         await stack.enter_async_context(
-            running(retain(journal, revisions=config.journal.retention.revisions), name="retention", crashed=self.crashed)
+            running(retain(store, _limits(config.journal.retention), database=database), name="retention", crashed=self.crashed)
         )
         await stack.enter_async_context(running(StateLog(journal, state).run(), name="statelog", crashed=self.crashed))
         stack.callback(roster.close)
@@ -135,14 +137,7 @@ class Service:
             require_precondition=config.writes.require_precondition,
         )
         api_at = await _listen(stack, "api", api, config.api.listen, API_LINGER_SECONDS)
-        registry.register(
-            StateCollector(
-                store,
-                roster,
-                queue_length=lambda: database.queue_length if database else 0,
-                file_bytes=lambda: file_bytes(database.path) if database else {"db": 0, "wal": 0},
-            )
-        )
+        registry.register(StateCollector(store, roster, database))
         _quiet_the_collector()
         health.phase = Phase.READY
         _log.info(
@@ -171,8 +166,16 @@ class Service:
     async def _open_database(self, stack: AsyncExitStack) -> Database | None:
         if self._config.journal.backend == "memory":
             return None
-        database = Database(_absolute(self._config.journal.path), DatabaseMetrics(self._registry))
+        settings = self._config.journal
+        database = Database(
+            _absolute(settings.path),
+            DatabaseMetrics(self._registry),
+            reserve_bytes=settings.min_free_bytes,
+            ballast_bytes=settings.ballast_bytes,
+            accept_data_loss=self._accept_data_loss,
+        )
         await stack.enter_async_context(database)
+        _tell_found(database)
         self._health.watch_storage(lambda: database.last_error)
         database.failed.add_done_callback(lambda failed: self._crash(failed.result()))
         return database
@@ -182,7 +185,7 @@ class Service:
             self.crashed.set_exception(error)
 
     async def _open_store(self, journal: Journal, audience: Audience) -> AsyncStateStore:
-        fsm, health = self._config.fsm, self._config.health
+        fsm, health, idempotency = self._config.fsm, self._config.health, self._config.writes.idempotency
         machine = Machine.from_names(fsm.states, fsm.transitions, initial=fsm.initial, enforcement=Enforcement(fsm.enforcement))
         store = AsyncStateStore(
             queue_size=self._config.store.queue_size,
@@ -195,6 +198,8 @@ class Service:
                 stale_after_seconds=health.stale_after_seconds,
             ),
             history_limit=fsm.history_limit,
+            max_queue=self._config.writes.max_queue,
+            requests=Requests(ttl_seconds=idempotency.ttl_seconds, limit=idempotency.max_keys),
             metrics=StoreMetrics(self._registry),
         )
         try:
@@ -209,6 +214,17 @@ class Service:
         if machine.initial is not None:
             await store.initialize_if_empty()
         return store
+
+
+def _tell_found(database: Database) -> None:
+    """What whoever reads the log should know of the journal that was found."""
+    path, found = str(database.path), database.found
+    if not found.head:  # perhaps the wrong path, or a volume that is not mounted
+        _log.warning("journal_is_new", path=path, epoch=found.epoch)
+    if found.unmarked:
+        _log.warning("journal_has_no_mark", path=path, epoch=found.epoch, note="nobody can say whether its end is missing")
+    for loss in found.given_up:
+        _log.error("data_loss_accepted", path=path, epoch=found.epoch, loss=loss)
 
 
 @contextmanager
@@ -246,6 +262,10 @@ def _registry() -> CollectorRegistry:
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     return registry
+
+
+def _limits(retention: Retention) -> Limits:
+    return Limits(retention.revisions, retention.age_seconds, retention.size_bytes)
 
 
 def _policy(webhooks: Webhooks) -> Policy:

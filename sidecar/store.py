@@ -31,13 +31,15 @@ from sidecar.errors import (
     IllegalTransitionError,
     InvalidSnapshotError,
     JournalDamagedError,
+    OverloadedError,
     Standing,
     StateExistsError,
     StateStoreError,
     StateVersionError,
     StorageError,
 )
-from sidecar.journal import Entry, Journal
+from sidecar.idempotency import DEFAULT_MAX_KEYS, DEFAULT_TTL_SECONDS, Requests
+from sidecar.journal import Entry, Journal, Request
 from sidecar.journal.memory import MemoryJournal
 from sidecar.machine import Enforcement, Machine
 from sidecar.metrics import StoreMetrics
@@ -48,6 +50,7 @@ MAX_VERSION = 2**53 - 1
 
 DEFAULT_MAX_SUBSCRIBERS = 1000
 DEFAULT_QUEUE_SIZE = 64
+DEFAULT_MAX_QUEUE = 1024
 
 _LOOK_BACK = 256
 
@@ -58,15 +61,25 @@ Build = Callable[[SnapshotDocument | None], SnapshotDocument]
 
 
 class Stored:
-    """A durable state: its document and its entry in the journal, which has the document's bytes."""
+    """A durable state: its document and its entry in the journal, which has the document's bytes.
 
-    __slots__ = ("_snapshot", "_states", "document", "entry")
+    `replayed`: it is the answer to an earlier request, given again.
+    """
+
+    __slots__ = ("_snapshot", "_states", "document", "entry", "replayed")
 
     def __init__(
-        self, document: SnapshotDocument, entry: Entry, states: type[IntEnum], snapshot: FsmSnapshot | None = None
+        self,
+        document: SnapshotDocument,
+        entry: Entry,
+        states: type[IntEnum],
+        snapshot: FsmSnapshot | None = None,
+        *,
+        replayed: bool = False,
     ) -> None:
         self.document = document
         self.entry = entry
+        self.replayed = replayed
         self._states = states
         self._snapshot = snapshot
 
@@ -81,11 +94,12 @@ class Stored:
 class _Pending:
     """An accepted write on its way to the disk, and those who wait for it."""
 
-    __slots__ = ("document", "snapshot", "waiters")
+    __slots__ = ("document", "request", "snapshot", "waiters")
 
-    def __init__(self, document: SnapshotDocument, snapshot: FsmSnapshot | None) -> None:
+    def __init__(self, document: SnapshotDocument, snapshot: FsmSnapshot | None, request: Request | None) -> None:
         self.document = document
         self.snapshot = snapshot
+        self.request = request
         self.waiters: list[asyncio.Future[Stored]] = []
 
     def wait(self) -> "asyncio.Future[Stored]":
@@ -110,8 +124,8 @@ class AsyncStateStore:
 
     `machine` gives the states and the transitions allowed (default: the states of `FsmState`, every move). `audience` is
     the set of listeners when others share it, with its own limit. `history_limit` bounds the transitions that `transition`
-    keeps in a snapshot. With a journal that may hold a state already, await `recover` first; `initial_state` is for a
-    store in memory.
+    keeps in a snapshot. `max_queue` writes may wait for the disk. `requests` remembers those that may come twice. With a
+    journal that may hold a state already, await `recover` first; `initial_state` is for a store in memory.
     """
 
     def __init__(
@@ -125,6 +139,8 @@ class AsyncStateStore:
         audience: Audience | None = None,
         thresholds: Thresholds | None = None,
         history_limit: int = 16,
+        max_queue: int = DEFAULT_MAX_QUEUE,
+        requests: "Requests[_Pending] | None" = None,
         metrics: StoreMetrics | None = None,
     ) -> None:
         self.journal = MemoryJournal() if journal is None else journal
@@ -140,6 +156,11 @@ class AsyncStateStore:
         self._readers: dict[asyncio.Queue[FsmSnapshot], Seat] = {}
         self._thresholds = thresholds or Thresholds()
         self.history_limit = history_limit
+        self.max_queue = max_queue
+        self.requests = requests or Requests(ttl_seconds=DEFAULT_TTL_SECONDS, limit=DEFAULT_MAX_KEYS)
+        self._forgotten = 0
+        self.replays = 0
+        self.overloads = 0
         self._metrics = metrics or StoreMetrics()
         self._total_sets = 0
         self._total_gets = 0
@@ -205,7 +226,14 @@ class AsyncStateStore:
         stored = await self._write(lambda tail: document_of(snapshot), expectations, snapshot)
         return stored.snapshot
 
-    async def transition(self, to: IntEnum, reason: str, *expected: Expectation, source_module: str = "fsm_handler") -> Stored:
+    async def transition(
+        self,
+        to: IntEnum,
+        reason: str,
+        *expected: Expectation,
+        source_module: str = "fsm_handler",
+        request: Request | None = None,
+    ) -> Stored:
         """Write the snapshot that follows the current one: in state `to`, the transition in its history."""
 
         def build(tail: SnapshotDocument | None) -> SnapshotDocument:
@@ -217,16 +245,47 @@ class AsyncStateStore:
                 moved = moved.add_transition(create_transition(current.state, to, reason), self.history_limit)
             return document_of(dataclasses.replace(moved, version=current.version + 1, source_module=source_module))
 
-        return await self.write(build, *expected)
+        return await self.write(build, *expected, request=request)
 
-    async def write(self, build: Build, *expected: Expectation) -> Stored:
-        """Write what `build` makes of the newest accepted state, if all is as expected. Raises as `set`."""
-        return await self._write(build, expected)
+    async def write(self, build: Build, *expected: Expectation, request: Request | None = None) -> Stored:
+        """Write what `build` makes of the newest accepted state, if all is as expected.
 
-    async def _write(self, build: Build, expected: Sequence[Expectation], snapshot: FsmSnapshot | None = None) -> Stored:
+        Raises as `set`, and `OverloadedError`. A `request` that was made before gets its first answer, whatever is expected by
+        now; with another fingerprint it raises `KeyReusedError`.
+        """
+        if request:
+            answer = await self._answer_of(request)
+            if answer:
+                return answer
+        return await self._write(build, expected, request=request)
+
+    async def _answer_of(self, request: Request) -> Stored | None:
+        """The first answer to a request that was made before; waits for one that is under way. It fails as that one does."""
+        place = self.requests.find(request)
+        if place is None:
+            return None
+        if isinstance(place, _Pending):
+            first = await place.wait()
+            document, entry = first.document, first.entry
+        else:
+            kept = await self.journal.answer(place)
+            if kept is None:  # forgotten just now: look again, for it may have been made again meanwhile
+                self.requests.withdraw(request, place)
+                return await self._answer_of(request)
+            document, entry = _read_back(kept), kept
+        self.replays += 1
+        return Stored(document, entry, self.machine.states, replayed=True)
+
+    async def _write(
+        self,
+        build: Build,
+        expected: Sequence[Expectation],
+        snapshot: FsmSnapshot | None = None,
+        request: Request | None = None,
+    ) -> Stored:
         started = time.perf_counter()
         try:
-            waiter = self._accept(build, expected, snapshot)
+            waiter = self._accept(build, expected, snapshot, request)
         except _Lost as lost:
             if self._in_flight:  # a rejection tells the winner, which must not be a state that a crash could take back
                 await self._in_flight[-1].wait()
@@ -236,15 +295,22 @@ class AsyncStateStore:
         finally:
             self._metrics.write_seconds.observe(time.perf_counter() - started)
 
-    def _accept(self, build: Build, expected: Sequence[Expectation], snapshot: FsmSnapshot | None) -> "asyncio.Future[Stored]":
+    def _accept(
+        self, build: Build, expected: Sequence[Expectation], snapshot: FsmSnapshot | None, request: Request | None
+    ) -> "asyncio.Future[Stored]":
+        if len(self._in_flight) >= self.max_queue:
+            self.overloads += 1
+            raise OverloadedError(f"{self.max_queue} writes wait for the disk already; try again in a moment")
         proposed = build(self._tail)
         document = self._decide(proposed, expected)
         body = encode_document(document)
-        pending = _Pending(document, snapshot if document is proposed else None)
+        pending = _Pending(document, snapshot if document is proposed else None, request)
         waiter = pending.wait()
         self._in_flight.append(pending)
         self._tail = document
-        self.journal.append(body, self._settle)
+        if request:
+            self.requests.begin(request, pending)
+        self.journal.append(body, self._settle, request)
         return waiter
 
     def _decide(self, document: SnapshotDocument, expected: Sequence[Expectation]) -> SnapshotDocument:
@@ -307,7 +373,11 @@ class AsyncStateStore:
         pending = self._in_flight.popleft()
         if error:
             self._tail = self._current.document if self._current else None
+            if pending.request:
+                self.requests.withdraw(pending.request, pending)
         else:
+            if pending.request:
+                self.requests.settle(pending.request, entry.revision)
             stored = Stored(pending.document, entry, self.machine.states, pending.snapshot)
             self._total_sets += 1
             self._recent_sets.add()
@@ -341,7 +411,8 @@ class AsyncStateStore:
         Raises `InvalidSnapshotError` for a state that is not in the machine, `JournalDamagedError` for what is no document.
         """
         journal = self.journal
-        if not journal.head:
+        self.requests.restore(await journal.answered(self.requests.limit), time.time())
+        if journal.head < journal.oldest:
             return
         (newest,) = await journal.read(journal.head - 1, 1)
         self._tail = document = _read_back(newest)
@@ -357,6 +428,14 @@ class AsyncStateStore:
         while (before := entries.get(entered.revision - 1)) and state_of(before.document) == state:
             entered = before
         return entered.appended_at
+
+    async def forget_answers(self) -> None:
+        """Let the journal forget the answers whose time is over. Raises `StorageError`."""
+        self.requests.expire()
+        if self.requests.forgotten > self._forgotten:
+            forgotten = self.requests.forgotten
+            await self.journal.forget_answers(forgotten + 1)
+            self._forgotten = forgotten
 
     async def initialize_if_empty(self) -> None:
         """Write the initial snapshot if there is no state; on return there is one."""

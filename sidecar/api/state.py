@@ -47,7 +47,9 @@ async def put_state(request: web.Request) -> web.Response:
         expected.append(Expectation(below=change.version))
     _require_precondition(request, expected)
     store = request.app[STORE]
-    stored = await store.write(lambda tail: _replacement(change, tail, store.history_limit), *expected)
+    stored = await store.write(
+        lambda tail: _replacement(change, tail, store.history_limit), *expected, request=await wire.repeatable(request)
+    )
     return wire.answer_state(store.journal.epoch, stored, status=201 if stored.entry.revision == 1 else 200)
 
 
@@ -104,7 +106,8 @@ async def post_transition(request: web.Request) -> web.Response:
     if move.source is not None:
         expected.append(Expectation(state=_state(store.machine, move.source, "$.from").name))
     _require_precondition(request, expected)
-    stored = await store.transition(target, move.reason, *expected, source_module=move.source_module)
+    repeatable = await wire.repeatable(request)
+    stored = await store.transition(target, move.reason, *expected, source_module=move.source_module, request=repeatable)
     return wire.answer_state(store.journal.epoch, stored, status=201 if stored.entry.revision == 1 else 200)
 
 

@@ -1,5 +1,6 @@
 """Bytes to structs and back: what the API reads and writes, and what it refuses to read."""
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from sidecar.conflicts import NO_VERSION, Expectation
 from sidecar.document import SnapshotDocument, TransitionDocument, split_path
 from sidecar.errors import InvalidError, MalformedError, MediaTypeError
 from sidecar.frozen import MAX_DEPTH, depth_of
+from sidecar.journal import Request
 from sidecar.store import MAX_VERSION, Stored
 from sidecar.units import Seconds
 
@@ -153,6 +155,7 @@ def _check_media_type(headers: Mapping[str, str]) -> None:
 
 
 _Known = TypeVar("_Known", bound=str)
+_KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 _ETAG = re.compile(r'"([a-z0-9]{1,32})-(0|[1-9]\d{0,15})"')
 _ANY_ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"')
 
@@ -174,6 +177,21 @@ def preconditions(request: web.Request) -> list[Expectation]:
             raise MalformedError("a write takes If-None-Match only as *, to create the state")
         expected.append(Expectation(version=NO_VERSION))
     return expected
+
+
+async def repeatable(request: web.Request) -> Request | None:
+    """The write's Idempotency-Key and a digest of its method, target and body; None without a key. Raises `MalformedError`.
+
+    The header is that of https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/; its value is taken as it
+    is, quoted or not. Preconditions are left out: who repeats a write may have read its own success meanwhile.
+    """
+    key = _single(request, "Idempotency-Key")
+    if key is None:
+        return None
+    if not _KEY.fullmatch(key):
+        raise MalformedError("an Idempotency-Key has 1 to 255 visible ASCII characters, such as a UUID")
+    target = f"{request.method} {request.raw_path}\n".encode()
+    return Request(key, hashlib.sha256(target + await request.read()).digest())
 
 
 def _single(request: web.Request, name: str) -> str | None:
@@ -261,8 +279,11 @@ def state_document(epoch: str, revision: int, document: bytes) -> bytes:
 
 def answer_state(epoch: str, stored: Stored, *, status: int = 200) -> web.Response:
     """The state with its ETag. Its bytes come from the journal: nothing is encoded twice."""
+    headers = {"Content-Type": "application/json", "ETag": etag(epoch, stored.document.version)}
+    if stored.replayed:
+        headers["Idempotency-Replayed"] = "true"
     return web.Response(
         body=state_document(epoch, stored.entry.revision, stored.entry.document),
         status=status,
-        headers={"Content-Type": "application/json", "ETag": etag(epoch, stored.document.version)},
+        headers=headers,
     )

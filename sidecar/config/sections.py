@@ -84,6 +84,8 @@ Duration = Annotated[Seconds, _between(_SHORTEST, _LONGEST)]
 Pause = Annotated[Seconds, _between(Seconds(0), _LONGEST)]
 Timeout = Annotated[Seconds, _between(_SHORTEST, Seconds(30))]
 BodySize = Annotated[Bytes, _between(Bytes(1 << 10), Bytes(16 << 20))]
+JournalSize = Annotated[Bytes, _between(Bytes(64 << 10))]
+Reserve = Annotated[Bytes, _between(Bytes(0))]
 State = Annotated[str, _state_name]
 Targets = Annotated[tuple[str, ...], _length(0, _MAX_STATES)]
 Transitions = Annotated[dict[str, Targets], _length(0, _MAX_STATES)]
@@ -118,17 +120,28 @@ class Store(Struct, frozen=True, kw_only=True):
     queue_size: Count = 64
 
 
+class Idempotency(Struct, frozen=True, kw_only=True):
+    """How long the answer to a write with an Idempotency-Key is kept, and how many such answers."""
+
+    ttl_seconds: Duration = msgspec.field(default=Seconds(600), name="ttl")
+    max_keys: Annotated[int, _between(1, 1_000_000)] = 10_000
+
+
 class Writes(Struct, frozen=True, kw_only=True):
     """What a write over HTTP must bring."""
 
     require_precondition: bool = False
     max_body_bytes: BodySize = msgspec.field(default=Bytes(256 << 10), name="max_body")
+    max_queue: Count = 1024
+    idempotency: Idempotency = Idempotency()
 
 
 class Retention(Struct, frozen=True, kw_only=True):
-    """How much history stays."""
+    """How much history stays: the newest revisions within all three bounds."""
 
     revisions: Count = 100_000
+    age_seconds: Duration = msgspec.field(default=Seconds(7 * 86400), name="age")
+    size_bytes: JournalSize = msgspec.field(default=Bytes(256 << 20), name="bytes")
 
 
 class Journal(Struct, frozen=True, kw_only=True):
@@ -137,6 +150,8 @@ class Journal(Struct, frozen=True, kw_only=True):
     backend: Literal["sqlite", "memory"] = "sqlite"
     path: Annotated[str, _journal_path] = "journal.db"
     retention: Retention = Retention()
+    min_free_bytes: Reserve = msgspec.field(default=Bytes(64 << 20), name="min_free")
+    ballast_bytes: Reserve = msgspec.field(default=Bytes(8 << 20), name="ballast")
 
 
 class Api(Struct, frozen=True, kw_only=True):

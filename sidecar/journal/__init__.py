@@ -4,20 +4,13 @@ This module is the contract; `memory` and `sqlite` keep it, and `tests/test_jour
 """
 
 import asyncio
-import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from sidecar.errors import StorageError
-
-_EPOCH_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
-
-
-def new_epoch() -> str:
-    """A short random name for a journal: 40 bits, without letters and digits that are mistaken for each other."""
-    return "".join(secrets.choice(_EPOCH_ALPHABET) for _ in range(8))
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -28,12 +21,35 @@ class Entry(msgspec.Struct, frozen=True):
     document: bytes
 
 
+class Weight(NamedTuple):
+    """What retention asks of a revision: its age, seconds since the Unix epoch, and the bytes of its document."""
+
+    revision: int
+    appended_at: float
+    size: int
+
+
+class Request(NamedTuple):
+    """A write that may be sent again: its Idempotency-Key, and a digest of what else it said."""
+
+    key: str
+    fingerprint: bytes
+
+
+class Answered(NamedTuple):
+    """A request and the revision that it became, at `answered_at`, seconds since the Unix epoch."""
+
+    revision: int
+    request: Request
+    answered_at: float
+
+
 Settled = Callable[[Entry, StorageError | None], None]
 """Told once, on the event loop, what became of an append: None, durable; an error, not acknowledged."""
 
 
 class Journal(ABC):
-    """Revisions 1, 2, 3 … without holes.
+    """Revisions 1, 2, 3 … without holes, but for those whose loss somebody accepted.
 
     `epoch` is the journal's identity. `head` is the newest durable revision (0: none yet), `oldest` the oldest one
     still kept (`head + 1`: none). Both change only on the event loop, in order, after the revision is durable.
@@ -45,9 +61,14 @@ class Journal(ABC):
         self.oldest = oldest
         self._followers: set[asyncio.Future[None]] = set()
 
+    @property
     @abstractmethod
-    def append(self, document: bytes, settled: Settled) -> None:
-        """Hand over the next revision.
+    def size(self) -> int:
+        """Bytes of the documents that are kept."""
+
+    @abstractmethod
+    def append(self, document: bytes, settled: Settled, request: Request | None = None) -> None:
+        """Hand over the next revision, and with it the request that it answers.
 
         `settled` is called exactly once, in the order of the appends, perhaps before this returns. When one fails, all
         those behind it fail too, and the next append takes the revision after `head` again.
@@ -61,8 +82,24 @@ class Journal(ABC):
         """
 
     @abstractmethod
+    async def weigh(self, limit: int) -> Sequence[Weight]:
+        """The oldest revisions kept, at most `limit`."""
+
+    @abstractmethod
     async def compact(self, oldest: int) -> None:
-        """Forget the revisions before `oldest`. The head is always kept."""
+        """Forget the revisions before `oldest`. The head is always kept, and so are answers."""
+
+    @abstractmethod
+    async def answered(self, limit: int) -> Sequence[Answered]:
+        """The requests whose answers are kept, the newest `limit` of them, oldest first."""
+
+    @abstractmethod
+    async def answer(self, revision: int) -> Entry | None:
+        """The entry that answered a request; None when it is not kept any more."""
+
+    @abstractmethod
+    async def forget_answers(self, before: int) -> None:
+        """Forget the answers before a revision."""
 
     async def beyond(self, revision: int) -> None:
         """Wait until the head is beyond `revision`."""

@@ -1,7 +1,7 @@
 """What Prometheus reads at scrape time: the store's own numbers as gauges, and the state of everything that has one."""
 
 import platform
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 
 from prometheus_client.core import Metric
@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 
 from sidecar import metrics
 from sidecar.conflicts import VERSION_CONFLICTS
+from sidecar.database import Database, file_bytes
 from sidecar.dispatch.roster import Roster, Status
 from sidecar.store import AsyncStateStore
 
@@ -23,14 +24,11 @@ class StateCollector(Collector):
         self,
         store: AsyncStateStore,
         roster: Roster,
-        *,
-        queue_length: Callable[[], int],
-        file_bytes: Callable[[], dict[str, int]],
+        database: Database | None,
     ) -> None:
         self._store = store
         self._roster = roster
-        self._queue_length = queue_length
-        self._file_bytes = file_bytes
+        self._database = database
 
     def collect(self) -> Iterator[Metric]:
         numbers = self._store.numbers()
@@ -71,6 +69,11 @@ class StateCollector(Collector):
         yield metrics.SETS.sample([((), numbers["total_sets"])])
         yield metrics.GETS.sample([((), numbers["total_gets"])])
         yield metrics.CONFLICTS.sample(((kind,), store.rejections.counts[kind]) for kind in VERSION_CONFLICTS)
+        yield metrics.OVERLOADS.sample([((), store.overloads)])
+        yield metrics.QUEUE_LIMIT.sample([((), store.max_queue)])
+        yield metrics.REPLAYS.sample([((), store.replays)])
+        yield metrics.KEYS.sample([((), len(store.requests))])
+        yield metrics.KEYS_FORGOTTEN.sample([((), store.requests.forgotten_early)])
         yield metrics.REWRITES.sample([((), store.version_rewrites)])
         refused = sum(store.rejections.counts.values()) - store.rejections.version_conflicts
         yield metrics.ILLEGAL.sample([(("refused",), refused), (("accepted",), store.illegal_accepted)])
@@ -80,8 +83,13 @@ class StateCollector(Collector):
         journal = self._store.journal
         yield metrics.HEAD.sample([((), journal.head)])
         yield metrics.OLDEST.sample([((), journal.oldest)])
-        yield metrics.QUEUE.sample([((), self._queue_length())])
-        yield metrics.FILE_BYTES.sample(((name,), size) for name, size in self._file_bytes().items())
+        yield metrics.KEPT_BYTES.sample([((), journal.size)])
+        database = self._database
+        if database:
+            yield metrics.QUEUE.sample([((), database.queue_length)])
+            yield metrics.FILE_BYTES.sample(((name,), size) for name, size in file_bytes(database.path).items())
+            yield metrics.FREE_BYTES.sample([((), database.space.free())])
+            yield metrics.UNCLEAN_STARTS.sample([((), database.found.unclean_starts)])
 
     def _subscribers(self, numbers: dict[str, float]) -> Iterator[Metric]:
         everybody = list(self._roster)
