@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+export SEED
 
-.PHONY: demo test check lint format clean
+.PHONY: demo test torture check lint format clean
 
 $(VENV)/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -18,6 +19,9 @@ demo: $(VENV)/.ready          ## see the main job: make demo, make demo ARGS=--o
 
 test: $(VENV)/.ready          ## all tests: make test, make test ARGS='-k conflict'
 	$(BIN)/python -m pytest $(ARGS)
+
+torture: $(VENV)/.ready       ## the proofs with large counts, about an hour: make torture, make torture SEED=7
+	TORTURE=1 $(BIN)/python -m pytest tests/torture -rA -p no:cacheprovider $(ARGS)
 
 lint: $(VENV)/.ready          ## style, types and import directions
 	$(BIN)/ruff check .

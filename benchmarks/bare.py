@@ -1,4 +1,4 @@
-"""The yardstick: a bare aiohttp handler that parses the body of a PUT and returns it. No state, no disk, no metrics.
+"""The yardstick: bare aiohttp handlers. PUT parses the body and returns it, GET gives the last one. No disk, no metrics.
 
 Usage: python -m benchmarks.bare PORT
 """
@@ -17,15 +17,26 @@ _decode = msgspec.json.Decoder(StateWrite).decode
 _encode = msgspec.json.Encoder().encode
 
 
-async def put(request: web.Request) -> web.Response:
-    """Parse and answer the same."""
-    return web.Response(body=_encode(_decode(await request.read())), content_type="application/json")
+class Bare:
+    """One body."""
+
+    body = b""
+
+    async def put(self, request: web.Request) -> web.Response:
+        """Parse and answer the same."""
+        self.body = _encode(_decode(await request.read()))
+        return web.Response(body=self.body, content_type="application/json")
+
+    async def get(self, request: web.Request) -> web.Response:
+        """What came last."""
+        return web.Response(body=self.body, content_type="application/json")
 
 
 async def serve(port: int) -> None:
     """Until killed."""
-    app = web.Application()
-    app.router.add_put("/v1/state", put)
+    app, handlers = web.Application(), Bare()
+    app.router.add_put("/v1/state", handlers.put)
+    app.router.add_get("/v1/state", handlers.get)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()

@@ -30,7 +30,7 @@ class Running(NamedTuple):
 @contextmanager
 def sidecar(backend: str = "sqlite", **sections: Mapping[str, Any]) -> Iterator[Running]:
     """The real sidecar on free ports, with its journal in a temporary folder of the working directory (a real disk)."""
-    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR", ".")) as folder:
+    with folder_on_disk() as folder:
         config = {
             "journal": {"backend": backend, "path": f"{folder}/journal.db"},
             "api": {"listen": "127.0.0.1:0"},
@@ -48,21 +48,40 @@ def sidecar(backend: str = "sqlite", **sections: Mapping[str, Any]) -> Iterator[
                 yield Running(f"http://{ready['api']}", process.pid, seconds, f"http://{ready['ops']}")
 
 
+def folder_on_disk() -> "tempfile.TemporaryDirectory[str]":
+    """A temporary folder where the disk is that matters."""
+    return tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR", "."))
+
+
 @contextmanager
 def bare() -> Iterator[Running]:
     """The bare aiohttp handler."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
+    with listening([sys.executable, "-m", "benchmarks.bare", str(port)], port) as running:
+        yield running
+
+
+@contextmanager
+def listening(command: list[str], port: int, **options: Any) -> Iterator[Running]:
+    """A process, once it listens on the port."""
     started = time.perf_counter()
-    with _process([sys.executable, "-m", "benchmarks.bare", str(port)]) as process:
+    with _process(command, **options) as process:
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port)).close()
                 break
             except ConnectionRefusedError:
+                if process.poll() is not None:
+                    sys.exit(f"{command[0]} ended with {process.returncode}")
                 time.sleep(0.01)
         yield Running(f"http://127.0.0.1:{port}", process.pid, time.perf_counter() - started)
+
+
+def free_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 @contextmanager

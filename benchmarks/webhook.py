@@ -16,7 +16,7 @@ import uvloop
 from aiohttp import web
 
 from benchmarks.processes import call, sidecar
-from benchmarks.put import BODY
+from benchmarks.wrk import BODY
 
 
 def receive(port: "multiprocessing.Queue[int]", arrivals: "multiprocessing.Queue[tuple[int, float]]") -> None:

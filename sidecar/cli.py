@@ -1,4 +1,4 @@
-"""The command line: `fsm-sidecar run` and `fsm-sidecar check-config`."""
+"""The command line: `fsm-sidecar run`, `check-config` and `journal`."""
 
 import argparse
 import asyncio
@@ -9,7 +9,7 @@ from contextlib import suppress
 from importlib.metadata import version
 from typing import NoReturn
 
-from sidecar import config, logs
+from sidecar import config, journal_cli, logs
 from sidecar.errors import ConfigError, JournalDamagedError, JournalHeldError, StorageError
 
 EX_USAGE = 64
@@ -79,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check-config", help="check a YAML file, list every problem, print what is in force")
     check.add_argument("config", metavar="FILE")
     check.set_defaults(command=_check_config)
+    journal = commands.add_parser("journal", help="verify, show, back up or restore the journal of a stopped sidecar")
+    journal_cli.add_commands(journal)
     return parser
 
 

@@ -94,6 +94,14 @@ class ForeignFileError(JournalDamagedError):
     """The file is not a journal that this version can read."""
 
 
+class NoJournalFileError(StateStoreError):
+    """The journal is in memory, and has no file."""
+
+
+class BackupRunningError(StateStoreError):
+    """A backup is on its way already. Try again when it is done."""
+
+
 class CompactedError(StateStoreError):
     """The revisions asked for are no longer kept. Start again from `oldest`."""
 

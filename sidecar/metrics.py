@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 _WRITE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _ATTEMPT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _PROPAGATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0)
+_BACKUP_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -66,6 +67,10 @@ CHECKPOINT_SECONDS = Family(
     _WRITE_BUCKETS,
 )
 STORAGE_ERRORS = Family("fsm_storage_errors_total", "counter", "Commits and checkpoints that failed, by kind.", ("kind",))
+BACKUPS = Family("fsm_backups_total", "counter", "Backups asked for through the API, by how they ended.", ("outcome",))
+BACKUP_SECONDS = Family(
+    "fsm_backup_duration_seconds", "histogram", "Time to copy the journal, without its transfer.", (), _BACKUP_BUCKETS
+)
 ATTEMPTS = Family("fsm_webhook_attempts_total", "counter", "HTTP attempts at a webhook, by their outcome.", ("outcome",))
 ATTEMPT_SECONDS = Family("fsm_webhook_attempt_duration_seconds", "histogram", "Time of one HTTP attempt.", (), _ATTEMPT_BUCKETS)
 PROPAGATION_SECONDS = Family(
@@ -124,6 +129,9 @@ REPLAYS = Family("fsm_idempotent_replays_total", "counter", "Repeated writes tha
 KEYS = Family("fsm_idempotency_keys", "gauge", "Idempotency keys whose answers are kept.")
 KEYS_FORGOTTEN = Family(
     "fsm_idempotency_keys_forgotten_early_total", "counter", "Idempotency keys forgotten before their time, for want of room."
+)
+BACKUP_SUCCESS = Family(
+    "fsm_backup_last_success_timestamp_seconds", "gauge", "When a backup was handed over whole; 0: not since the start."
 )
 HEALTHY = Family("fsm_health_healthy", "gauge", "1 while no check of level issue fails.")
 ISSUES = Family("fsm_health_issues", "gauge", "Checks of level issue that fail.")
@@ -208,6 +216,16 @@ class DatabaseMetrics:
         self.errors = STORAGE_ERRORS.counter(registry)
         for kind in ("full", "failed"):
             self.errors.labels(kind)
+
+
+class BackupMetrics:
+    """What backups of the running sidecar count."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.backups = BACKUPS.counter(registry)
+        self.seconds = BACKUP_SECONDS.histogram(registry)
+        for outcome in ("done", "cut", "full", "failed"):
+            self.backups.labels(outcome)
 
 
 class HttpMetrics:

@@ -1,7 +1,6 @@
 """Keeps the journal within its bounds, and brings it back when its disk is full."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -17,7 +16,7 @@ LOOK_SECONDS = 1.0
 """How often the bounds are looked at; that of revisions also as soon as it is passed by a tenth."""
 
 _PAGE = 500
-_FULL_PAGE = 100
+_FULL_PAGE, _FULL_BYTES = 100, 256 << 10
 """A full disk is freed in small steps: also a deletion is written first."""
 
 
@@ -30,13 +29,17 @@ class Limits(NamedTuple):
 
 
 class Clock:
-    """Seconds since the Unix epoch, counted evenly from the start on: a clock that is set ages nothing."""
+    """Seconds since the Unix epoch, so that a clock that is set ages nothing.
+
+    Counted evenly from the start on, for one that is set forward; the clock itself, where it was set back: what is written
+    since then has its time.
+    """
 
     def __init__(self) -> None:
         self._offset = time.time() - time.monotonic()
 
     def __call__(self) -> float:
-        return self._offset + time.monotonic()
+        return min(self._offset + time.monotonic(), time.time())
 
 
 def surplus(weights: Sequence[Weight], journal: Journal, limits: Limits, now: float) -> int:
@@ -61,14 +64,34 @@ async def compact(journal: Journal, limits: Limits, now: float) -> None:
 
 
 async def make_room(journal: Journal, database: Database) -> None:
-    """Forget the oldest revisions, step by step, until a write fits again: it is worth more than its history."""
+    """Forget the oldest revisions, step by step, until a write fits again: it is worth more than its history.
+
+    Where all of them would not be enough, since somebody else has filled the disk, none is forgotten. Raises
+    `StorageFullError` while there is no room.
+    """
     while isinstance(database.last_error, StorageFullError):
-        try:
-            await database.probe()
-        except StorageFullError:
-            if journal.oldest >= journal.head:
-                raise
-            await journal.compact(journal.oldest + _FULL_PAGE)
+        if not database.space.low and await _fits(database):
+            return
+        if journal.oldest >= journal.head or not database.space.attainable(journal.size):
+            await database.probe()  # what is small may fit all the same
+            return
+        await journal.compact(await _step(journal))
+
+
+async def _fits(database: Database) -> bool:
+    try:
+        await database.probe()
+    except StorageFullError:
+        return False
+    return True
+
+
+async def _step(journal: Journal) -> int:
+    """What the oldest revision is after a small step."""
+    weights = await journal.weigh(_FULL_PAGE)
+    sizes = accumulate(weight.size for weight in weights)
+    within = sum(size <= _FULL_BYTES for size in sizes)
+    return weights[0].revision + max(1, within)
 
 
 async def retain(
@@ -83,8 +106,10 @@ async def retain(
             await first_of(passed, timeout_seconds=LOOK_SECONDS)
         finally:
             passed.cancel()
-        with contextlib.suppress(StorageFullError):  # its writers know; the next look tries again
+        try:
             if database:
                 await make_room(journal, database)
             await store.forget_answers()
             await compact(journal, limits, clock())
+        except StorageFullError:  # its writers know
+            await asyncio.sleep(LOOK_SECONDS)

@@ -13,8 +13,9 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, disable_created_metrics
 
-from sidecar.api.app import build_api
+from sidecar.api.app import Api, build_api
 from sidecar.audience import Audience
+from sidecar.backup import Backups
 from sidecar.checks import Thresholds
 from sidecar.config import REQUEST_LINGER_SECONDS, Config, Subscriber, Webhooks, read_secret
 from sidecar.config.sections import Retention
@@ -30,7 +31,7 @@ from sidecar.journal import Journal
 from sidecar.journal.memory import MemoryJournal
 from sidecar.journal.sqlite import SqliteJournal
 from sidecar.machine import Enforcement, Machine
-from sidecar.metrics import DatabaseMetrics, DispatchMetrics, HttpMetrics, StoreMetrics
+from sidecar.metrics import BackupMetrics, DatabaseMetrics, DispatchMetrics, HttpMetrics, StoreMetrics
 from sidecar.ops.app import build_ops
 from sidecar.ops.collector import StateCollector
 from sidecar.ops.health import Health, Phase
@@ -127,17 +128,20 @@ class Service:
         await stack.enter_async_context(running(dispatcher.run(), name="dispatcher", crashed=self.crashed))
         stack.push_async_callback(dispatcher.drain, self.stop.hurried, config.shutdown.flush_timeout_seconds)
 
+        backups = Backups(database, BackupMetrics(registry))
         api = build_api(
             store,
             dispatcher,
+            backups,
             HttpMetrics(registry),
             draining=self._closing.is_set,
             stopping=self.stop.asked.is_set,
             max_body_bytes=config.writes.max_body_bytes,
             require_precondition=config.writes.require_precondition,
         )
+        stack.callback(api.close)
         api_at = await _listen(stack, "api", api, config.api.listen, API_LINGER_SECONDS)
-        registry.register(StateCollector(store, roster, database))
+        registry.register(StateCollector(store, roster, database, backups))
         _quiet_the_collector()
         health.phase = Phase.READY
         _log.info(
@@ -292,9 +296,13 @@ def _settings(each: Subscriber) -> Settings:
     return Settings(each.url, secret, timeout, each.max_lag)
 
 
-async def _listen(stack: AsyncExitStack, name: str, app: web.Application, at: Listen, linger_seconds: float) -> str:
+async def _listen(stack: AsyncExitStack, name: str, app: web.Application | Api, at: Listen, linger_seconds: float) -> str:
     """Serve the application until the stack unwinds; open requests get `linger_seconds` to end. Returns where it listens."""
-    runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=linger_seconds, auto_decompress=False)
+    runner: web.BaseRunner
+    if isinstance(app, Api):
+        runner = web.ServerRunner(app.server(access_log=None, auto_decompress=False), shutdown_timeout=linger_seconds)
+    else:
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=linger_seconds)
     stack.push_async_callback(runner.cleanup)  # before the setup: a failed start unwinds too
     await runner.setup()
     site = web.UnixSite(runner, at.socket_path) if at.socket_path else web.TCPSite(runner, at.host, at.port)

@@ -157,7 +157,9 @@ class AsyncStateStore:
         self._thresholds = thresholds or Thresholds()
         self.history_limit = history_limit
         self.max_queue = max_queue
-        self.requests = requests or Requests(ttl_seconds=DEFAULT_TTL_SECONDS, limit=DEFAULT_MAX_KEYS)
+        if requests is None:  # an empty one is false
+            requests = Requests(ttl_seconds=DEFAULT_TTL_SECONDS, limit=DEFAULT_MAX_KEYS)
+        self.requests = requests
         self._forgotten = 0
         self.replays = 0
         self.overloads = 0

@@ -24,7 +24,7 @@ async def journal(request, tmp_path):
         yield MemoryJournal()
     else:
         async with Database(tmp_path / "journal.db") as database:
-            yield await SqliteJournal.open(database)
+            yield SqliteJournal(database)
 
 
 @pytest.fixture

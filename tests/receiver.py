@@ -263,7 +263,7 @@ class Sender:
     async def __aenter__(self):
         async with contextlib.AsyncExitStack() as stack:
             self.database = await stack.enter_async_context(Database(self._path))
-            self.journal = await SqliteJournal.open(self.database)
+            self.journal = SqliteJournal(self.database)
             self.store = AsyncStateStore(journal=self.journal, audience=self.audience)
             await self.store.recover()
             metrics = DispatchMetrics(self.registry)

@@ -45,8 +45,8 @@ def written(folder, **sections):
 
 
 def on_disk(folder):
-    """The journal section for a file in the folder."""
-    return {"path": str(folder / "journal.db")}
+    """The journal section for a file in the folder, which is not made large for nothing."""
+    return {"path": str(folder / "journal.db"), "ballast": "64KiB"}
 
 
 def eventually(look):

@@ -369,6 +369,20 @@ SUBSCRIBER = "subscribers:\n- {{id: a, url: http://h, {}}}"
             ":1: journal.retention.revisions: expected a whole number of at least 1, got 0",
         ),
         (
+            "journal: {retention: {bytes: 63KiB}}",
+            ":1: journal.retention.bytes: expected a size of at least 64KiB, got 63KiB",
+        ),
+        ("journal: {retention: {age: 0s}}", ":1: journal.retention.age: expected a duration from 1ms to 365d, got 0s"),
+        ("journal: {min_free: 67108864}", ":1: journal.min_free: expected a size such as 512B, 256KiB, 16MiB or 1GiB"),
+        ("journal: {ballast: false}", ":1: journal.ballast: expected a size such as 512B, 256KiB, 16MiB or 1GiB"),
+        ("writes: {max_queue: 0}", ":1: writes.max_queue: expected a whole number of at least 1, got 0"),
+        ("writes: {idempotency: 10m}", ":1: writes.idempotency: expected the keys ttl, max_keys, got "),
+        ("writes: {idempotency: {ttl: 0s}}", ":1: writes.idempotency.ttl: expected a duration from 1ms to 365d, got 0s"),
+        (
+            "writes: {idempotency: {max_keys: 1000001}}",
+            ":1: writes.idempotency.max_keys: expected a whole number from 1 to 1000000, got 1000001",
+        ),
+        (
             "journal: {path: ':memory:'}",
             ":1: journal.path: expected the path of a file; to keep nothing across a restart write",
         ),
@@ -490,6 +504,10 @@ def test_every_url_that_is_accepted_can_be_parsed_by_the_client(file, url):
             ":2: subscribers[0].max_lag: expected at most journal.retention.revisions (100000)",
         ),
         (
+            "journal:\n  retention: {bytes: 128KiB}",
+            ":2: journal.retention.bytes: expected at least writes.max_body (256KiB), got 128KiB: otherwise one large state",
+        ),
+        (
             "api: {listen: '0.0.0.0:8470'}",
             ":1: api.listen: 0.0.0.0:8470 can be reached from elsewhere, and the API has no tokens yet:"
             " listen on 127.0.0.1 or a Unix socket, or accept it with `auth: none`",
@@ -519,6 +537,7 @@ def test_values_that_do_not_fit_together_are_refused(problems, text, problem):
         "api: {listen: unix:/run/fsm-sidecar/api.sock}",
         "webhooks: {timeout: 2s, connect_timeout: 2s, evict_after: {time: 2s}}",
         "webhooks: {max_lag: 5}\njournal: {retention: {revisions: 5}}",
+        "writes: {max_body: 64KiB}\njournal: {retention: {bytes: 64KiB}}",
         "shutdown: {grace_period: 12.001s}",
         "store: {max_subscribers: 1}\nsubscribers: [{id: a, url: http://h}]",
         "fsm: {states: [A], initial: A, transitions: {A: [A]}}",

@@ -10,12 +10,15 @@ import sys
 import pytest
 from prometheus_client import CollectorRegistry
 
-from sidecar.database import APPLICATION_ID, MIGRATIONS, Database, file_bytes
+from sidecar.database import Database, file_bytes
+from sidecar.database.schema import APPLICATION_ID, MIGRATIONS
 from sidecar.errors import JournalDamagedError, JournalHeldError, StorageFailedError, StorageFullError
 from sidecar.journal.sqlite import SqliteJournal
 from sidecar.metrics import DatabaseMetrics
 
-INSERT = "INSERT INTO journal (revision, appended_at, document) VALUES (?, 0, ?)"
+# Rows of the database's other table: those of the journal hang on each other, and are checked when it is opened.
+INSERT = "INSERT INTO subscribers (id, record) VALUES (?, ?)"
+ROWS = "SELECT CAST(id AS INTEGER) AS n FROM subscribers ORDER BY n"
 REVISIONS = "SELECT revision FROM journal ORDER BY revision"
 
 
@@ -107,19 +110,19 @@ async def test_a_write_while_leaving_or_later_is_answered(tmp_path):
 
     assert StorageFailedError is type(answers[-1])
     async with Database(tmp_path / "journal.db") as database:
-        assert [(n,) for n, answer in enumerate(answers, 1) if answer is None] == await database.read(REVISIONS)
+        assert [(n,) for n, answer in enumerate(answers, 1) if answer is None] == await database.read(ROWS)
 
 
 async def test_a_cancelled_caller_does_not_cancel_its_write(database):
     """It lands, and the writes behind it as well."""
     caller = asyncio.create_task(database.execute(INSERT, (1, b"x")))
-    reader = asyncio.create_task(database.read(REVISIONS))
+    reader = asyncio.create_task(database.read(ROWS))
     await asyncio.sleep(0)
     caller.cancel()
     reader.cancel()
     await database.execute(INSERT, (2, b"x"))
 
-    assert [(1,), (2,)] == await database.read(REVISIONS)
+    assert [(1,), (2,)] == await database.read(ROWS)
     assert (True, True) == (caller.cancelled(), reader.cancelled())
 
 
@@ -149,7 +152,7 @@ async def test_only_the_owner_can_read_the_files(tmp_path):
         await database.execute(INSERT, (1, b"x"))
         modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
 
-    assert {"journal.db": 0o600, "journal.db-wal": 0o600, "journal.db.lock": 0o600} == modes
+    assert {"journal.db": 0o600, "journal.db-wal": 0o600, "journal.db.hwm": 0o600, "journal.db.lock": 0o600} == modes
 
 
 async def test_a_missing_folder_is_told_and_not_made(tmp_path):
@@ -224,7 +227,7 @@ async def test_kill_9_of_the_holder_frees_the_file(tmp_path):
 APPEND = """
 async def main():
     async with Database(path) as database:
-        journal = await SqliteJournal.open(database)
+        journal = SqliteJournal(database)
         settled = asyncio.Queue()
         for _ in range(8):
             settled.put_nowait(None)
@@ -245,7 +248,7 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path):
             writer.kill()
             told += writer.stdout.readlines()
         async with Database(path) as database:
-            journal = await SqliteJournal.open(database)
+            journal = SqliteJournal(database)
             kept = [revision for (revision,) in await database.read(REVISIONS)]
         epochs.add(journal.epoch)
 
@@ -261,7 +264,7 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path):
 GARBAGE = b"not a database, but long enough to be taken for one" * 100
 NEWER = f"PRAGMA journal_mode = WAL; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {len(MIGRATIONS) + 1}"
 UNREADABLE = {
-    "garbage": (None, "restore it from a backup"),
+    "garbage": (None, "SQLITE_NOTADB.*restore a backup"),
     "foreign": ("CREATE TABLE notes (text)", "set journal.path to another file"),
     "newer": (NEWER, "run the version that wrote it"),
 }
@@ -315,7 +318,7 @@ async def test_a_failed_write_is_the_last_one(tmp_path):
     registry, told = CollectorRegistry(), Told()
     async with Database(tmp_path / "journal.db", DatabaseMetrics(registry)) as database:
         await database.execute(INSERT, (1, b"x"))
-        for n in (2, 1, *range(3, 600)):  # revision 1 is there already
+        for n in (2, 1, *range(3, 600)):  # row 1 is there already
             database.write(INSERT, (n, b"x"), told(n))
         (_, shared), *answers = await told.all(599)
         database.write(INSERT, (600, b"x"), told(600))
@@ -324,10 +327,10 @@ async def test_a_failed_write_is_the_last_one(tmp_path):
         assert [1, *range(3, 601)] == [name for name, _ in answers]
         assert {database.failed.result()} == {error for _, error in answers}
         with pytest.raises(StorageFailedError, match="UNIQUE"):
-            await database.read(REVISIONS)
+            await database.read(ROWS)
     assert 1 == registry.get_sample_value("fsm_storage_errors_total", {"kind": "failed"})
     async with Database(tmp_path / "journal.db") as database:
-        assert [(1,)] + [(2,)] * (shared is None) == await database.read(REVISIONS)
+        assert [(1,)] + [(2,)] * (shared is None) == await database.read(ROWS)
 
 
 async def test_a_full_disk_fails_what_is_queued_and_nothing_after(tmp_path):
@@ -338,7 +341,7 @@ async def test_a_full_disk_fails_what_is_queued_and_nothing_after(tmp_path):
         for n in range(1, 600):
             database.write(INSERT, (n, bytes(500_000 if n == 50 else 1)), told(n))
             database.write(
-                "UPDATE identity SET epoch = ?" if n % 3 else "DELETE FROM subscribers WHERE id = ?", ("x",), told(0)
+                "UPDATE identity SET epoch = ?" if n % 3 else "DELETE FROM answers WHERE key = ?", ("x",), told(0)
             )
         answers = await told.all(2 * 599)
         durable = [(n,) for n, error in answers if n and error is None]
@@ -347,7 +350,7 @@ async def test_a_full_disk_fails_what_is_queued_and_nothing_after(tmp_path):
         assert {StorageFullError} == set(map(type, failed))
         assert failed == [error for _, error in answers[-len(failed) :]]
         assert not database.failed.done()
-        assert durable == await database.read(REVISIONS)
+        assert durable == await database.read(ROWS)
         await database.execute(INSERT, (len(durable) + 1, b"x"))
         await database.execute("PRAGMA max_page_count = 1000000", ())
         await database.execute(INSERT, (1000, bytes(500_000)))
@@ -361,7 +364,7 @@ async def test_reading_goes_on_when_the_disk_is_full(tmp_path):
         await database.execute("PRAGMA max_page_count = 20", ())
         refused = asyncio.get_running_loop().create_future()
         database.write(INSERT, (2, bytes(500_000)), refused.set_result)
-        reading = asyncio.create_task(database.read(REVISIONS))
+        reading = asyncio.create_task(database.read(ROWS))
 
         assert isinstance(await refused, StorageFullError)
         assert [(1,)] == await reading

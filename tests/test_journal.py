@@ -279,12 +279,12 @@ async def test_a_journal_in_memory_is_bounded(bounds):
 async def test_everything_survives_a_reopening(tmp_path):
     """The same epoch, revisions, times and documents; new revisions go on behind them."""
     async with Database(tmp_path / "journal.db") as database:
-        journal = await SqliteJournal.open(database)
+        journal = SqliteJournal(database)
         appended = await append(journal, *numbered(20))
         await journal.compact(5)
         epoch = journal.epoch
     async with Database(tmp_path / "journal.db") as database:
-        journal = await SqliteJournal.open(database)
+        journal = SqliteJournal(database)
 
         assert (epoch, 20, 5) == (journal.epoch, journal.head, journal.oldest)
         assert appended[4:] == await journal.read(4, 100)
@@ -295,14 +295,14 @@ async def test_everything_survives_a_reopening(tmp_path):
 
 async def test_another_file_has_another_epoch(database, tmp_path):
     """So that a version from a lost journal never matches."""
-    first = await SqliteJournal.open(database)
+    first = SqliteJournal(database)
     async with Database(tmp_path / "other.db") as other:
-        assert first.epoch != (await SqliteJournal.open(other)).epoch
+        assert first.epoch != (SqliteJournal(other)).epoch
 
 
 async def test_what_memory_no_longer_holds_is_read_from_disk(database):
     """A follower that is far behind gets the same entries, and joins the newest ones without a seam."""
-    journal = await SqliteJournal.open(database)
+    journal = SqliteJournal(database)
     appended = await append(journal, *numbered(3000))
     joined = []
     while page := await journal.read(len(joined), 500):
@@ -315,9 +315,9 @@ async def test_a_page_of_huge_documents_is_bounded_in_bytes(tmp_path):
     """A few MiB at most, but always one entry, so that a reader gets on."""
     sizes = [1 << 20, 1 << 20, 3 << 20, 6 << 20, 1 << 20]
     async with Database(tmp_path / "journal.db") as database:
-        await append(await SqliteJournal.open(database), *map(bytes, sizes))
+        await append(SqliteJournal(database), *map(bytes, sizes))
     async with Database(tmp_path / "journal.db") as database:
-        journal = await SqliteJournal.open(database)
+        journal = SqliteJournal(database)
         pages, seen = [], 0
         while page := await journal.read(seen, 100):
             pages.append(revisions(page))

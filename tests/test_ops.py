@@ -4,14 +4,16 @@ import gzip
 import time
 
 import pytest
+from aiohttp.test_utils import RawTestServer
 from prometheus_client import CollectorRegistry
 from receiver import Sender
 from sidecar_process import eventually, on_disk, problem_of, served, written
 
 from sidecar.api.app import build_api
+from sidecar.backup import Backups
 from sidecar.database import Database
 from sidecar.errors import StorageFailedError
-from sidecar.metrics import HttpMetrics
+from sidecar.metrics import BackupMetrics, HttpMetrics
 from sidecar.ops.app import build_ops
 from sidecar.ops.health import LOOP_DEADLINE_SECONDS, Health, Phase
 
@@ -137,17 +139,19 @@ def test_the_scrape_can_be_compressed_and_restricted(start):
 # --- when writes cannot be taken ---
 
 
-def api_over(sender, *, draining=False):
+async def api_over(sender, *, draining=False):
     limits = {"max_body_bytes": 1 << 20, "require_precondition": False}
-    return build_api(
-        sender.store, sender.dispatcher, HttpMetrics(), draining=lambda: draining, stopping=lambda: draining, **limits
-    )
+    flags = {"draining": lambda: draining, "stopping": lambda: draining}
+    api = build_api(sender.store, sender.dispatcher, Backups(None, BackupMetrics()), HttpMetrics(), **flags, **limits)
+    server = RawTestServer(api)
+    await server.start_server(request_factory=api.request)
+    return server
 
 
 async def test_a_full_disk_is_told_and_over_when_there_is_space(aiohttp_client, opened, tmp_path):
     """507 and Retry-After; nothing has changed, and reading works all the time."""
     sender = await opened(Sender(tmp_path / "journal.db"))
-    api = await aiohttp_client(api_over(sender))
+    api = await aiohttp_client(await api_over(sender))
     big = {"state": "ACTIVE", "context_data": {"x": "x" * 500_000}}
     await api.put("/v1/state", json={"state": "IDLE"})
     await sender.database.execute("PRAGMA max_page_count = 20", ())
@@ -167,7 +171,7 @@ async def test_a_full_disk_is_told_and_over_when_there_is_space(aiohttp_client, 
 async def test_a_sidecar_that_has_closed_sends_everybody_away(aiohttp_client, opened, tmp_path, method, path):
     """503 draining with Retry-After, whatever was asked; nothing is applied."""
     sender = await opened(Sender(tmp_path / "journal.db"))
-    api = await aiohttp_client(api_over(sender, draining=True))
+    api = await aiohttp_client(await api_over(sender, draining=True))
     answer = await api.request(method, path, json={"state": "IDLE"})
 
     assert (503, "1", "draining") == (

@@ -59,7 +59,7 @@ async def test_a_read_after_an_answer_sees_that_write_or_a_later_one(journal):
 
 async def test_a_full_disk_costs_only_the_writes_it_has_no_room_for(database):
     """The next small write takes the next version and revision."""
-    store = AsyncStateStore(journal=await SqliteJournal.open(database))
+    store = AsyncStateStore(journal=SqliteJournal(database))
     await store.set(snap(7))
     await database.execute("PRAGMA max_page_count = 20", ())
     answers = await asyncio.gather(
@@ -74,7 +74,7 @@ async def test_a_full_disk_costs_only_the_writes_it_has_no_room_for(database):
 
 async def test_after_a_storage_error_nothing_is_acknowledged(database):
     """The state that was durable can still be read."""
-    store = AsyncStateStore(journal=await SqliteJournal.open(database))
+    store = AsyncStateStore(journal=SqliteJournal(database))
     await store.set(snap(7))
     with pytest.raises(StorageFailedError):
         await database.execute("INSERT INTO nowhere VALUES (1)", ())
@@ -91,7 +91,7 @@ async def test_after_a_storage_error_nothing_is_acknowledged(database):
 async def restarted(path, **options):
     """What a store finds in the file: (current, version and revision of the next write)."""
     async with Database(path) as database:
-        store = AsyncStateStore(journal=await SqliteJournal.open(database), **options)
+        store = AsyncStateStore(journal=SqliteJournal(database), **options)
         await store.recover()
         found = store.current
         following = await store.transition(FsmState.SHUTDOWN, "bye")
@@ -100,7 +100,7 @@ async def restarted(path, **options):
 
 async def written(path, *snapshots):
     async with Database(path) as database:
-        store = AsyncStateStore(journal=await SqliteJournal.open(database))
+        store = AsyncStateStore(journal=SqliteJournal(database))
         for snapshot in snapshots:
             await store.set(snapshot)
         return store.current
@@ -121,12 +121,12 @@ async def test_a_restarted_store_has_the_last_state(tmp_path, count, size):
 async def test_a_restart_is_not_a_write(tmp_path):
     """Nothing is counted; the state is as old as it was."""
     async with Database(tmp_path / "journal.db") as database:
-        store = AsyncStateStore(journal=await SqliteJournal.open(database))
+        store = AsyncStateStore(journal=SqliteJournal(database))
         for state in (FsmState.BOOTING, FsmState.ACTIVE, FsmState.ACTIVE):
             await store.set(snap(0, state))
         before = store.state_entered_ts, (await store.get_metrics())["last_update_ts"]
     async with Database(tmp_path / "journal.db") as database:
-        store = AsyncStateStore(journal=await SqliteJournal.open(database))
+        store = AsyncStateStore(journal=SqliteJournal(database))
         await store.recover()
         numbers = await store.get_metrics()
 

@@ -1,33 +1,124 @@
-"""The API's application."""
+"""The API as one callable: finds the handler, makes errors problems, and counts each request.
 
+It stands on aiohttp's low-level server (https://docs.aiohttp.org/en/stable/web_lowlevel.html): see `routing` for the reason.
+"""
+
+import asyncio
+import time
 from collections.abc import Callable
+from typing import Any
 
-from aiohttp import web
+import msgspec
+import structlog
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
 
-from sidecar.api import state, subscribers
-from sidecar.api.keys import DISPATCHER, REQUIRE_PRECONDITION, STORE
-from sidecar.api.middleware import answer_and_count
+from sidecar.api import journal, state, subscribers
+from sidecar.api.middleware import problem, problem_of, problem_of_http
+from sidecar.api.request import Parts, Request
+from sidecar.api.routing import Table
+from sidecar.backup import Backups
 from sidecar.dispatch.dispatcher import Dispatcher
+from sidecar.errors import DrainingError, IllegalTransitionError, StateStoreError, StateVersionError
+from sidecar.logs import Summarised
 from sidecar.metrics import HttpMetrics
 from sidecar.store import AsyncStateStore
+
+_log = structlog.get_logger("api")
+
+
+class Api:
+    """Answers the requests of one listener. `stopping`: connections are not kept any more; `draining`: requests are refused."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        metrics: HttpMetrics,
+        *,
+        draining: Callable[[], bool],
+        stopping: Callable[[], bool],
+        max_body_bytes: int,
+    ) -> None:
+        self._parts = parts
+        self._metrics = metrics
+        self._draining = draining
+        self._stopping = stopping
+        self._max_body_bytes = max_body_bytes
+        self._table = Table(state.routes, subscribers.routes, journal.routes)
+        self._rejected = Summarised(_log.warning)
+
+    def server(self, **options: Any) -> web.Server:
+        """The server on the running loop."""
+        return web.Server(self, request_factory=self.request, **options)  # type: ignore[arg-type]  # its requests are ours
+
+    def request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: "asyncio.Task[None]",
+    ) -> Request:
+        """The request that a handler gets; called by the server."""
+        loop = asyncio.get_running_loop()
+        request = Request(message, payload, protocol, writer, task, loop, client_max_size=self._max_body_bytes)
+        request.parts = self._parts
+        return request
+
+    def close(self) -> None:
+        """Write what the log still owes."""
+        self._rejected.flush()
+
+    async def __call__(self, request: Request) -> web.StreamResponse:
+        """Answer one request."""
+        started = time.perf_counter()
+        route, handler = self._table.find(request)
+        response: web.StreamResponse
+        try:
+            if self._draining():
+                raise _drained()
+            response = await handler(request)
+        except StateStoreError as error:
+            response = problem_of(error)
+            if isinstance(error, StateVersionError | IllegalTransitionError):
+                self._rejected("write_rejected", detail=str(error), **_attempted(error))
+        except web.HTTPException as error:
+            response = problem_of_http(error)
+        except (ConnectionError, web.RequestPayloadError):  # the caller went away in the middle of its body, or we do
+            if self._draining():
+                response = problem_of(_drained())
+            else:
+                response = problem(499, "malformed", "The request ended early", "its body is not complete")
+        except Exception:
+            _log.exception("request_failed", route=route, method=request.method)
+            response = problem(500, "internal", "A fault of the sidecar", "its log has the cause; please report it")
+        if self._stopping():
+            response.force_close()
+        self._metrics.observe(route, request.method, response.status, time.perf_counter() - started)
+        return response
 
 
 def build_api(
     store: AsyncStateStore,
     dispatcher: Dispatcher,
+    backups: Backups,
     metrics: HttpMetrics,
     *,
     draining: Callable[[], bool],
     stopping: Callable[[], bool],
     max_body_bytes: int,
     require_precondition: bool,
-) -> web.Application:
-    """The application on the API's listener. Once `stopping`, connections are not kept; once `draining`, all is refused."""
-    app = web.Application(client_max_size=max_body_bytes)
-    app.middlewares.append(answer_and_count(app, metrics, draining, stopping))
-    app[STORE] = store
-    app[DISPATCHER] = dispatcher
-    app[REQUIRE_PRECONDITION] = require_precondition
-    app.add_routes(state.routes)
-    app.add_routes(subscribers.routes)
-    return app
+) -> Api:
+    """The API over these parts."""
+    parts = Parts(store, dispatcher, backups, require_precondition)
+    return Api(parts, metrics, draining=draining, stopping=stopping, max_body_bytes=max_body_bytes)
+
+
+def _drained() -> DrainingError:
+    return DrainingError("the sidecar is stopping; its next instance will answer")
+
+
+def _attempted(error: StateVersionError | IllegalTransitionError) -> dict[str, Any]:
+    attempted = msgspec.to_builtins(error.attempted)
+    return {key: attempted[key] for key in ("source_module", "state", "version", "reason")}

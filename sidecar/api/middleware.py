@@ -1,20 +1,11 @@
-"""What surrounds every handler: errors become problem+json (RFC 9457) by one table, and each request is counted."""
+"""What errors are over HTTP: problem+json (RFC 9457), by one table."""
 
-import time
-from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
-import structlog
 from aiohttp import web
 
 from sidecar import errors
-from sidecar.logs import Summarised
-from sidecar.metrics import HttpMetrics
-
-_log = structlog.get_logger("api")
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Meaning(NamedTuple):
@@ -30,6 +21,8 @@ MEANINGS: dict[type[Exception], Meaning] = {
     errors.MalformedError: Meaning(400, "malformed", "The request cannot be read"),
     errors.NoStateError: Meaning(404, "no-state", "There is no state yet"),
     errors.UnknownSubscriberError: Meaning(404, "unknown-subscriber", "There is no such subscriber"),
+    errors.NoJournalFileError: Meaning(404, "no-journal-file", "The journal is in memory"),
+    errors.BackupRunningError: Meaning(409, "backup-running", "A backup is on its way already"),
     errors.IllegalTransitionError: Meaning(
         409, "illegal-transition", "The machine does not allow it", ("state", "to", "allowed")
     ),
@@ -53,47 +46,6 @@ HTTP_TYPES = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 _RETRY_AFTER = {503: "1", 507: "10"}
 
 
-def answer_and_count(
-    app: web.Application, metrics: HttpMetrics, draining: Callable[[], bool], stopping: Callable[[], bool]
-) -> Any:
-    """The middleware of `app`. `stopping`: connections are not kept any more; `draining`: requests are refused."""
-    rejected = Summarised(_log.warning)
-
-    async def flush(app: web.Application) -> None:
-        rejected.flush()
-
-    app.on_cleanup.append(flush)
-
-    @web.middleware
-    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        started = time.perf_counter()
-        response: web.StreamResponse
-        try:
-            if draining():
-                raise errors.DrainingError("the sidecar is stopping; its next instance will answer")
-            response = await handler(request)
-        except errors.StateStoreError as error:
-            response = _problem_of(error)
-            if isinstance(error, errors.StateVersionError | errors.IllegalTransitionError):
-                rejected("write_rejected", detail=str(error), **_attempted(error))
-        except web.HTTPException as error:
-            response = _problem_of_http(error)
-        except (ConnectionError, web.RequestPayloadError):  # the caller went away in the middle of its body, or we do
-            if draining():
-                response = _problem_of(errors.DrainingError("the sidecar is stopping; its next instance will answer"))
-            else:
-                response = problem(499, "malformed", "The request ended early", "its body is not complete")
-        except Exception:
-            _log.exception("request_failed", route=_route(request), method=request.method)
-            response = problem(500, "internal", "A fault of the sidecar", "its log has the cause; please report it")
-        if stopping():
-            response.force_close()
-        metrics.observe(_route(request), request.method, response.status, time.perf_counter() - started)
-        return response
-
-    return middleware
-
-
 def problem(status: int, kind: str, title: str, detail: str, **members: object) -> web.Response:
     """An error answer (RFC 9457). `type` is relative to the documentation of the API."""
     body = {"type": kind, "title": title, "status": status, "detail": detail, **members}
@@ -103,7 +55,7 @@ def problem(status: int, kind: str, title: str, detail: str, **members: object) 
     return response
 
 
-def _problem_of(error: errors.StateStoreError) -> web.Response:
+def problem_of(error: errors.StateStoreError) -> web.Response:
     meaning = next((MEANINGS[kind] for kind in type(error).__mro__ if kind in MEANINGS), None)
     if meaning is None:
         return problem(503, "storage-failed", "The storage failed", str(error), outcome="unknown")
@@ -113,7 +65,7 @@ def _problem_of(error: errors.StateStoreError) -> web.Response:
     return problem(meaning.status, meaning.type, meaning.title, str(error), **members)
 
 
-def _problem_of_http(error: web.HTTPException) -> web.Response:
+def problem_of_http(error: web.HTTPException) -> web.Response:
     """aiohttp's own refusals: unknown path, wrong method, body beyond the limit."""
     kind = HTTP_TYPES.get(error.status, "malformed")
     detail = _HTTP_DETAILS.get(error.status, error.text or error.reason)
@@ -127,14 +79,3 @@ _HTTP_DETAILS = {
     404: "there is nothing at this path; the routes begin with /v1/",
     405: "the header Allow names the methods of this path",
 }
-
-
-def _attempted(error: errors.StateVersionError | errors.IllegalTransitionError) -> dict[str, Any]:
-    attempted = msgspec.to_builtins(error.attempted)
-    return {key: attempted[key] for key in ("source_module", "state", "version", "reason")}
-
-
-def _route(request: web.Request) -> str:
-    """The route's template: a closed set, unlike the paths that are asked for."""
-    resource = request.match_info.route.resource
-    return resource.canonical if resource else "other"

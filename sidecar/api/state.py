@@ -7,7 +7,8 @@ import msgspec
 from aiohttp import web
 
 from sidecar.api import wire
-from sidecar.api.keys import REQUIRE_PRECONDITION, STORE
+from sidecar.api.request import Request
+from sidecar.api.routing import Routes
 from sidecar.conflicts import Expectation
 from sidecar.document import SnapshotDocument, TransitionDocument
 from sidecar.errors import InvalidError, NoStateError, PreconditionRequiredError
@@ -15,17 +16,17 @@ from sidecar.machine import Machine
 from sidecar.snapshot import new_uuid
 from sidecar.store import MAX_VERSION
 
-routes = web.RouteTableDef()
+routes = Routes()
 
 _state_write = wire.Body(wire.StateWrite)
 _move = wire.Body(wire.Move)
 
 
 @routes.get("/v1/state")
-async def get_state(request: web.Request) -> web.Response:
+async def get_state(request: Request) -> web.StreamResponse:
     """The current state, or 304 when the caller has it."""
     wire.Query(request)
-    store = request.app[STORE]
+    store = request.parts.store
     stored = store.read()
     if stored is None:
         raise NoStateError("no state has been written yet")
@@ -36,7 +37,7 @@ async def get_state(request: web.Request) -> web.Response:
 
 
 @routes.put("/v1/state")
-async def put_state(request: web.Request) -> web.Response:
+async def put_state(request: Request) -> web.StreamResponse:
     """Write the state: the body's snapshot replaces the current one."""
     enforce_version = wire.Query(request, "enforce_version").flag("enforce_version")
     expected = wire.preconditions(request)
@@ -46,7 +47,7 @@ async def put_state(request: web.Request) -> web.Response:
             raise InvalidError("enforce_version needs the version to be enforced", path="$.version")
         expected.append(Expectation(below=change.version))
     _require_precondition(request, expected)
-    store = request.app[STORE]
+    store = request.parts.store
     stored = await store.write(
         lambda tail: _replacement(change, tail, store.history_limit), *expected, request=await wire.repeatable(request)
     )
@@ -88,20 +89,20 @@ def _continued(tail: SnapshotDocument, change: wire.StateWrite, limit: int) -> t
     return (*tail.history, move)[-limit:] if limit else ()
 
 
-def _require_precondition(request: web.Request, expected: list[Expectation]) -> None:
-    if request.app[REQUIRE_PRECONDITION] and not expected:
+def _require_precondition(request: Request, expected: list[Expectation]) -> None:
+    if request.parts.require_precondition and not expected:
         raise PreconditionRequiredError(
             "say what the write expects: If-Match with the ETag of GET /v1/state, If-None-Match: *, or enforce_version=true"
         )
 
 
 @routes.post("/v1/transitions")
-async def post_transition(request: web.Request) -> web.Response:
+async def post_transition(request: Request) -> web.StreamResponse:
     """Go to a state: the sidecar builds the next snapshot, and adds the transition to its history."""
     wire.Query(request)
     expected = wire.preconditions(request)
     move: wire.Move = await _move.read(request)
-    store = request.app[STORE]
+    store = request.parts.store
     target = _state(store.machine, move.to, "$.to")
     if move.source is not None:
         expected.append(Expectation(state=_state(store.machine, move.source, "$.from").name))
@@ -119,10 +120,10 @@ def _state(machine: Machine, name: str, path: str) -> IntEnum:
 
 
 @routes.get("/v1/state/meta")
-async def get_state_meta(request: web.Request) -> web.Response:
+async def get_state_meta(request: Request) -> web.StreamResponse:
     """The current state, or null, and what the store knows about itself."""
     wire.Query(request)
-    store = request.app[STORE]
+    store = request.parts.store
     _, meta = await store.get_with_meta()
     current = store.current
     document = msgspec.Raw(current.entry.document) if current else None
@@ -131,10 +132,10 @@ async def get_state_meta(request: web.Request) -> web.Response:
 
 
 @routes.get("/v1/history")
-async def get_history(request: web.Request) -> web.Response:
+async def get_history(request: Request) -> web.StreamResponse:
     """Revisions after `after` (default: from the oldest kept), oldest first, at most `limit`. Page on with the last one's."""
     query = wire.Query(request, "after", "limit")
-    journal = request.app[STORE].journal
+    journal = request.parts.store.journal
     after = query.integer("after", default=journal.oldest - 1, least=0, most=MAX_VERSION)
     entries = await journal.read(after, query.integer("limit", default=100, least=1, most=1000))
     page = [msgspec.Raw(wire.state_document(journal.epoch, entry.revision, entry.document)) for entry in entries]
@@ -142,18 +143,18 @@ async def get_history(request: web.Request) -> web.Response:
 
 
 @routes.get("/v1/conflicts")
-async def get_conflicts(request: web.Request) -> web.Response:
+async def get_conflicts(request: Request) -> web.StreamResponse:
     """The last rejected writes, newest first: who tried what against whom, and when."""
     wire.Query(request)
-    rejections = request.app[STORE].rejections
+    rejections = request.parts.store.rejections
     return wire.answer({"counts": rejections.counts, "conflicts": rejections.newest_first()})
 
 
 @routes.get("/v1/machine")
-async def get_machine(request: web.Request) -> web.Response:
+async def get_machine(request: Request) -> web.StreamResponse:
     """The states, the transitions allowed, and where the agent is. As JSON, or as a Mermaid diagram."""
     as_mermaid = wire.Query(request, "format").choice("format", "json", "mermaid") == "mermaid"
-    store = request.app[STORE]
+    store = request.parts.store
     machine, current = store.machine, store.current
     state = machine.states[current.document.state] if current else None
     if as_mermaid:
@@ -174,14 +175,14 @@ async def get_machine(request: web.Request) -> web.Response:
 
 
 @routes.get("/v1/health")
-async def get_health(request: web.Request) -> web.Response:
+async def get_health(request: Request) -> web.StreamResponse:
     """The store's health, as `health_check` tells it."""
     wire.Query(request)
-    return wire.answer(await request.app[STORE].health_check())
+    return wire.answer(await request.parts.store.health_check())
 
 
 @routes.get("/v1/metrics.json")
-async def get_metrics(request: web.Request) -> web.Response:
+async def get_metrics(request: Request) -> web.StreamResponse:
     """The store's numbers, as `get_metrics` tells them."""
     wire.Query(request)
-    return wire.answer(await request.app[STORE].get_metrics())
+    return wire.answer(await request.parts.store.get_metrics())

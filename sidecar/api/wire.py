@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-from aiohttp import web
 
+from sidecar.api.answer import NO_HEADERS, Answer
+from sidecar.api.request import Request
 from sidecar.conflicts import NO_VERSION, Expectation
 from sidecar.document import SnapshotDocument, TransitionDocument, split_path
 from sidecar.errors import InvalidError, MalformedError, MediaTypeError
 from sidecar.frozen import MAX_DEPTH, depth_of
-from sidecar.journal import Request
+from sidecar.journal import Request as Repeatable
 from sidecar.store import MAX_VERSION, Stored
 from sidecar.units import Seconds
 
@@ -83,7 +84,7 @@ class Body:
         self._decode = msgspec.json.Decoder(kind).decode
         self._names = [field.encode_name for field in msgspec.structs.fields(kind)]
 
-    async def read(self, request: web.Request) -> Any:
+    async def read(self, request: Request) -> Any:
         """The body. Raises `MediaTypeError`, `MalformedError`, `InvalidError`, and aiohttp's 413 beyond the limit."""
         _check_media_type(request.headers)
         body = await request.read()
@@ -148,7 +149,10 @@ def _refuse_duplicate_keys(pairs: _Pairs, path: str) -> None:
 def _check_media_type(headers: Mapping[str, str]) -> None:
     if "Content-Encoding" in headers:
         raise MediaTypeError("send the body without a Content-Encoding")
-    media_type, _, parameters = headers.get("Content-Type", "").partition(";")
+    given = headers.get("Content-Type", "")
+    if given == "application/json":
+        return
+    media_type, _, parameters = given.partition(";")
     charset = parameters.strip().lower().removeprefix("charset=").strip('"')
     if media_type.strip().lower() != "application/json" or charset not in ("", "utf-8"):
         raise MediaTypeError("send the body as Content-Type: application/json, in UTF-8")
@@ -165,7 +169,7 @@ def etag(epoch: str, version: int) -> str:
     return f'"{epoch}-{version}"'
 
 
-def preconditions(request: web.Request) -> list[Expectation]:
+def preconditions(request: Request) -> list[Expectation]:
     """What `If-Match` and `If-None-Match: *` expect. Raises `MalformedError`."""
     expected = []
     match = _single(request, "If-Match")
@@ -179,7 +183,7 @@ def preconditions(request: web.Request) -> list[Expectation]:
     return expected
 
 
-async def repeatable(request: web.Request) -> Request | None:
+async def repeatable(request: Request) -> Repeatable | None:
     """The write's Idempotency-Key and a digest of its method, target and body; None without a key. Raises `MalformedError`.
 
     The header is that of https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/; its value is taken as it
@@ -191,10 +195,10 @@ async def repeatable(request: web.Request) -> Request | None:
     if not _KEY.fullmatch(key):
         raise MalformedError("an Idempotency-Key has 1 to 255 visible ASCII characters, such as a UUID")
     target = f"{request.method} {request.raw_path}\n".encode()
-    return Request(key, hashlib.sha256(target + await request.read()).digest())
+    return Repeatable(key, hashlib.sha256(target + await request.read()).digest())
 
 
-def _single(request: web.Request, name: str) -> str | None:
+def _single(request: Request, name: str) -> str | None:
     values = request.headers.getall(name, ())
     if len(values) > 1:
         raise MalformedError(f"{name} is given twice")
@@ -208,7 +212,7 @@ def _expectation(text: str) -> Expectation:
     return Expectation(version=int(tag[2]), epoch=tag[1])
 
 
-def not_modified(request: web.Request, current: str) -> bool:
+def not_modified(request: Request, current: str) -> bool:
     """Whether `If-None-Match` names the current ETag (RFC 9110, section 13.1.2). Raises `MalformedError`."""
     headers = request.headers.getall("If-None-Match", ())
     if not headers:
@@ -224,7 +228,7 @@ def not_modified(request: web.Request, current: str) -> bool:
 class Query:
     """The query parameters. One that is not known is refused: it might have meant something."""
 
-    def __init__(self, request: web.Request, *known: str) -> None:
+    def __init__(self, request: Request, *known: str) -> None:
         self._values = request.query
         for name in self._values:
             if name not in known:
@@ -267,9 +271,9 @@ def duration(text: object, *, path: str, most: float) -> Seconds:
 _encode = msgspec.json.Encoder().encode
 
 
-def answer(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+def answer(value: Any, *, status: int = 200, headers: Mapping[str, str] = NO_HEADERS) -> Answer:
     """A JSON answer."""
-    return web.Response(body=_encode(value), status=status, headers=headers, content_type="application/json")
+    return Answer(_encode(value), status=status, headers=headers)
 
 
 def state_document(epoch: str, revision: int, document: bytes) -> bytes:
@@ -277,13 +281,9 @@ def state_document(epoch: str, revision: int, document: bytes) -> bytes:
     return b'{"epoch":"%b","revision":%d,"snapshot":%b}' % (epoch.encode(), revision, document)
 
 
-def answer_state(epoch: str, stored: Stored, *, status: int = 200) -> web.Response:
+def answer_state(epoch: str, stored: Stored, *, status: int = 200) -> Answer:
     """The state with its ETag. Its bytes come from the journal: nothing is encoded twice."""
-    headers = {"Content-Type": "application/json", "ETag": etag(epoch, stored.document.version)}
+    headers = {"ETag": etag(epoch, stored.document.version)}
     if stored.replayed:
         headers["Idempotency-Replayed"] = "true"
-    return web.Response(
-        body=state_document(epoch, stored.entry.revision, stored.entry.document),
-        status=status,
-        headers=headers,
-    )
+    return Answer(state_document(epoch, stored.entry.revision, stored.entry.document), status=status, headers=headers)

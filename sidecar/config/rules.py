@@ -19,6 +19,7 @@ def rules(config: Config) -> Iterator[Problem]:
     yield from _subscriber_rules(config)
     yield from _webhook_rules(config.webhooks)
     yield from _lag_rules(config)
+    yield from _retention_rules(config)
     yield from _listen_rules(config)
     yield from _shutdown_rules(config.shutdown)
 
@@ -79,6 +80,13 @@ def _lag_rules(config: Config) -> Iterator[Problem]:
         if lag > kept:
             text = f"expected at most journal.retention.revisions ({kept}), got {lag}: what is no longer kept cannot be sent"
             yield Problem(path, text, (("journal", "retention", "revisions"),))
+
+
+def _retention_rules(config: Config) -> Iterator[Problem]:
+    kept, largest = config.journal.retention.size_bytes, config.writes.max_body_bytes
+    if kept < largest:
+        text = f"expected at least writes.max_body ({largest}), got {kept}: otherwise one large state could push out all history"
+        yield Problem(("journal", "retention", "bytes"), text, (("writes", "max_body"),))
 
 
 def _listen_rules(config: Config) -> Iterator[Problem]:

@@ -31,7 +31,8 @@ from sidecar.metrics import DatabaseMetrics
 _BATCH = 256
 _CHECKPOINT_BYTES = 4 << 20
 _LONGEST_LOG = 16 << 20
-_COMMIT_BYTES = 8 << 10  # what a small commit adds to the write-ahead log: a page or two
+_PAGE_BYTES = 4 << 10
+_COMMIT_BYTES = 2 * _PAGE_BYTES  # what a small commit adds to the write-ahead log: a page or two
 
 Done = Callable[[StorageError | None], None]
 Statement = tuple[str, Sequence[Any]]
@@ -86,7 +87,6 @@ class Database:
         self._resume: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._closing = False
         self._logged = 0
-        self._written = 0
         self._marked: Mark | None = None
         self._last_error: StorageError | None = None
 
@@ -179,14 +179,18 @@ class Database:
     def _fail(self, batch: Sequence[_Write | _Read], error: StorageError) -> None:
         """Every write handed over so far fails with the batch: it was decided on top of it. Then go on, or never again."""
         self._last_error = error
-        waiting = [*batch, *self._jobs]
-        self._jobs.clear()
-        if isinstance(error, StorageFullError):  # reading and making room go on
-            self._jobs.extend(job for job in waiting if isinstance(job, _Read) or job.frees)
-            waiting = [job for job in waiting if isinstance(job, _Write) and not job.frees]
+        going_on: list[_Write | _Read] = []
+        refused = [*batch, *self._jobs]
+        if isinstance(error, StorageFullError):  # reading goes on, and making room, unless that is what found none
+            going_on = [job for job in batch if isinstance(job, _Read)]
+            going_on += [job for job in self._jobs if isinstance(job, _Read) or job.frees]
+            refused = [job for job in batch if isinstance(job, _Write)]
+            refused += [job for job in self._jobs if isinstance(job, _Write) and not job.frees]
         elif not self.failed.done():
             self.failed.set_result(error)
-        _refuse(waiting, error)
+        self._jobs.clear()
+        self._jobs.extend(going_on)
+        _refuse(refused, error)
         self._resume.put(None)
 
     # --- the writer thread ---
@@ -194,7 +198,7 @@ class Database:
     def _run(self) -> None:
         try:
             with held(self.path), opened(self.path, accept_data_loss=self._accept_data_loss) as journal:
-                self.space.load_ballast()
+                self.space.prepare()
                 self._tell(self._start, journal.found)
                 self._work(journal)
         except Exception as error:  # the thread's last word: whatever it was, nothing is written after it
@@ -225,7 +229,8 @@ class Database:
                 self._serve(journal, batch)
             except Exception as error:
                 self._give_up(journal, batch, error)
-        self._checkpoint(journal, "TRUNCATE")
+        with self._or_later():
+            self._checkpoint(journal, "TRUNCATE")
         journal.marks.write(self._marked._replace(in_use=False))
         journal.marks.sync()
 
@@ -236,13 +241,12 @@ class Database:
             self._commit(journal, freeing)
             self._tell(self._settle, freeing)
             batch[:] = [*writes, *reads]
-            if self.space.low:
-                self._give_pages_back(journal)
-        if writes:
-            self.space.check(self._written)
-            self._commit(journal, writes)
-            self._tell(self._settle_all, writes)
-            batch[:] = reads
+            self._give_pages_back(journal)
+        while writes:
+            fitting = self._commit_fitting(journal, writes)
+            self._tell(self._settle_all, writes[:fitting])
+            del writes[:fitting]
+            batch[:] = [*writes, *reads]
         for read in reads:
             self._tell(self._answer, read, journal.connection.execute(read.sql, read.parameters).fetchall())
             batch.pop(0)
@@ -265,18 +269,38 @@ class Database:
         started = time.perf_counter()
         execute = journal.connection.execute
         statements = list(_merged(writes))
+        size = _COMMIT_BYTES + sum(len(value) for _, parameters in statements for value in parameters if type(value) is bytes)
+        if not writes[0].frees:
+            self._find_room(journal, size)
         if len(statements) > 1:
             execute("BEGIN IMMEDIATE")
-        self._written = 0
         for sql, parameters in statements:
             execute(sql, parameters)
-            self._written += sum(len(value) for value in parameters if type(value) is bytes)
         if len(statements) > 1:
             execute("COMMIT")
         self._follow_with_mark(journal, writes)
         self._metrics.commit_seconds.observe(time.perf_counter() - started)
         self._metrics.commit_writes.observe(len(writes))
-        self._logged += self._written + _COMMIT_BYTES
+        self._logged += size
+
+    def _commit_fitting(self, journal: Opened, writes: list[_Write]) -> int:
+        """Commit the writes together, or as many as there is room for; returns how many. Raises where not one fits."""
+        count = len(writes)
+        while True:
+            try:
+                self._commit(journal, writes[:count])
+            except StorageFullError:  # before anything was written
+                if count == 1:
+                    raise
+                count //= 2
+            else:
+                return count
+
+    def _find_room(self, journal: Opened, size: int) -> None:
+        """Leave the reserve untouched, also when what is in the log gets its place in the file; that can be now."""
+        if self._logged and self.space.tight(size + self._logged):
+            self._checkpoint(journal, "TRUNCATE")
+        self.space.check(size)
 
     def _follow_with_mark(self, journal: Opened, writes: Sequence[_Write]) -> None:
         newest = next((write.mark for write in reversed(writes) if write.mark), None)
@@ -300,19 +324,36 @@ class Database:
         """What is in the write-ahead log may have its place in the file already; then the log is cut."""
         if nothing_left:
             self.space.drop_ballast()
-        with contextlib.suppress(sqlite3.Error):  # the disk is full, which is told anyway
+        with self._or_later():
             if journal.connection.in_transaction:
                 journal.connection.execute("ROLLBACK")
             self._checkpoint(journal, "TRUNCATE")
+            self._give_pages_back(journal)
+
+    @contextlib.contextmanager
+    def _or_later(self) -> Iterator[None]:
+        """What may wait until there is room."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            if not isinstance(storage_error(self.path, error), StorageFullError):
+                raise
 
     def _give_pages_back(self, journal: Opened) -> None:
-        """What the file does not need any more goes back to the disk."""
-        journal.connection.execute("PRAGMA incremental_vacuum").fetchall()
-        self._checkpoint(journal, "TRUNCATE")
+        """Where room is low, what the file does not need goes back to the disk: step by step, as that is written first."""
+        execute, pages = journal.connection.execute, self._checkpoint_bytes // _PAGE_BYTES
+        while self.space.low and execute("PRAGMA freelist_count").fetchone()[0]:
+            execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+            self._checkpoint(journal, "TRUNCATE")
+
+    @property
+    def _checkpoint_bytes(self) -> int:
+        """A full log can be moved into the file with what the ballast gives back."""
+        return min(_CHECKPOINT_BYTES, self.space.ballast_bytes // 2 or _CHECKPOINT_BYTES)
 
     def _checkpoint_when_due(self, journal: Opened) -> None:
         """After so many bytes the log keeps its size, and is overwritten: half the cost of growing. A long one is cut."""
-        if self._logged > _CHECKPOINT_BYTES:
+        if self._logged > self._checkpoint_bytes:
             self._checkpoint(journal, "TRUNCATE" if _size(self.path, "-wal") > _LONGEST_LOG else "PASSIVE")
 
     def _checkpoint(self, journal: Opened, mode: str) -> None:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from sidecar.database import chain
 from sidecar.database.failure import storage_error
 from sidecar.database.mark import Mark, MarkFile, mark_path, read_mark
+from sidecar.database.replacing import finish_replacing, set_aside
 from sidecar.database.schema import connect, sync_folder
 from sidecar.epoch import new_epoch
 from sidecar.errors import ForeignFileError, JournalDamagedError
@@ -53,9 +54,9 @@ class Opened(NamedTuple):
 @contextlib.contextmanager
 def opened(path: Path, *, accept_data_loss: bool) -> Iterator[Opened]:
     """Open the journal, created when it is missing. Raises a `StorageError`, `JournalDamagedError` where something is lost."""
-    mark = read_mark(path)
     try:
-        connection, found = _open(path, mark, accept_data_loss)
+        finish_replacing(path)
+        connection, found = _open(path, read_mark(path), accept_data_loss)
     except (sqlite3.Error, OSError) as error:
         raise storage_error(path, error) from error
     with contextlib.closing(connection), contextlib.closing(MarkFile(path)) as marks:
@@ -75,7 +76,7 @@ def _open(path: Path, mark: Mark | None, accept_data_loss: bool) -> tuple[sqlite
             raise
         if not accept_data_loss:
             raise JournalDamagedError(f"{cause}; {MENDS}") from error
-        _set_aside(path)
+        set_aside(path, "damaged", time.time(), ("", "-wal", "-journal"))
         connection, found = _open_checked(path, mark, accept_data_loss, unclean, marked=False)
         return connection, found._replace(given_up=(str(cause), *found.given_up))
 
@@ -90,9 +91,9 @@ def _open_checked(
         found = inspection.found
         if inspection.problems:
             if not accept_data_loss:
-                raise JournalDamagedError(f"{path}: {'; '.join(inspection.problems)}")
+                raise JournalDamagedError(f"{path}: {'; '.join(_shortened(inspection.problems))}")
             _give_up(connection, inspection, mark)
-            found = inspect(connection, None).found._replace(given_up=inspection.problems)
+            found = inspect(connection, None).found._replace(given_up=_shortened(inspection.problems))
         if unclean:
             connection.execute("UPDATE identity SET unclean_starts = unclean_starts + 1")
             found = found._replace(unclean_starts=found.unclean_starts + 1)
@@ -101,11 +102,17 @@ def _open_checked(
 
 
 class Inspection(NamedTuple):
-    """The journal as it was found, what is wrong with it, and the rows that are not what was written."""
+    """The journal as it was found, what is wrong with its rows and with its end, and the rows that are not what was written."""
 
     found: Found
-    problems: Sequence[str]
+    broken: Sequence[str]
+    gone_back: Sequence[str]
     damaged: Sequence[int]
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """All that is wrong."""
+        return (*self.broken, *self.gone_back)
 
 
 def inspect(connection: sqlite3.Connection, mark: Mark | None) -> Inspection:
@@ -128,8 +135,7 @@ def inspect(connection: sqlite3.Connection, mark: Mark | None) -> Inspection:
             passed = row.chain
         head, newest, size = row.revision, row.chain, size + row.length
     found = Found(epoch, head, oldest, newest, size, unclean_starts)
-    problems += _against_mark(found, mark, passed)
-    return Inspection(found, _shortened(problems), damaged)
+    return Inspection(found, problems, tuple(_against_mark(found, mark, passed)), damaged)
 
 
 def _against_mark(found: Found, mark: Mark | None, passed: bytes | None) -> Iterator[str]:
@@ -158,24 +164,22 @@ def _give_up(connection: sqlite3.Connection, inspection: Inspection, mark: Mark 
     connection.execute("BEGIN IMMEDIATE")
     connection.executemany("DELETE FROM journal WHERE revision = ?", [(revision,) for revision in inspection.damaged])
     connection.execute("DELETE FROM answers")
-    lost = max(inspection.found.head, mark.head if mark else 0)
-    newest = connection.execute("SELECT document FROM journal ORDER BY revision DESC LIMIT 1").fetchone()
-    connection.execute("UPDATE identity SET epoch = ?, base = ?", (new_epoch(), 0 if newest else lost))
-    if newest:
-        restated = "INSERT INTO journal (revision, appended_at, document) VALUES (?, ?, ?)"
-        connection.execute(restated, (lost + 1, time.time(), *newest))
     (anchor,) = connection.execute("SELECT anchor FROM identity").fetchone()
     chain.relink(connection, anchor)
+    begin_epoch(connection, beyond=max(inspection.found.head, mark.head if mark else 0))
     connection.execute("COMMIT")
 
 
-def _set_aside(path: Path) -> None:
-    """Keep what cannot be read, under another name: somebody may still get something out of it."""
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    for suffix in ("", "-wal", "-journal"):
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(f"{path}{suffix}", f"{path}.damaged-{stamp}{suffix}")
-    sync_folder(path.parent)
+def begin_epoch(connection: sqlite3.Connection, *, beyond: int) -> str:
+    """Give the journal a new epoch, and state its newest state again as the revision after `beyond`: returns the epoch."""
+    epoch = new_epoch()
+    newest = connection.execute("SELECT document, chain FROM journal ORDER BY revision DESC LIMIT 1").fetchone()
+    connection.execute("UPDATE identity SET epoch = ?, base = ?", (epoch, 0 if newest else beyond))
+    if newest:
+        (document, before), revision, now = newest, beyond + 1, time.time()
+        restated = "INSERT INTO journal (revision, appended_at, document, chain) VALUES (?, ?, ?, ?)"
+        connection.execute(restated, (revision, now, document, chain.link(before, revision, now, document)))
+    return epoch
 
 
 def _log_left(path: Path) -> bool:

@@ -23,6 +23,7 @@ PRAGMAS = (
     ("mmap_size", "0", 0),  # an I/O error shall be an error, not a SIGBUS
     ("temp_store", "MEMORY", 2),
     ("cell_size_check", "ON", 1),
+    ("secure_delete", "OFF", 0),  # Debian's SQLite writes every page that is freed: too much for a full disk
     ("trusted_schema", "OFF", 0),
 )
 """Name, value, and what reading it back must give."""
@@ -63,22 +64,44 @@ MIGRATIONS: tuple[Step, ...] = (_create, _prove)
 def connect(path: Path, *, marked: bool) -> sqlite3.Connection:
     """The connection, set up and migrated. `marked`: there was a journal here before, so that an empty file is a lost one.
 
-    SQLite ignores a failed fsync of the folder (measured), so that one is ours.
+    An empty file is not even opened where a log lies beside it: SQLite would delete the log, with all that is in it. And SQLite
+    ignores a failed fsync of the folder (measured), so that one is ours.
     """
+    if not _size(path) and (marked or _size(Path(f"{path}-wal"))):
+        raise JournalDamagedError(f"{path} is empty or missing, and what is beside it says that there was a journal")
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     with contextlib.ExitStack() as stack:
         connection = sqlite3.connect(path, isolation_level=None, timeout=0, cached_statements=CACHED_STATEMENTS)
         stack.callback(connection.close)
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # before the first look, or it is not for this one
-        schema = _schema_of(connection, path)
+        schema = schema_of(connection, path)
         if marked and not schema:
-            raise JournalDamagedError(f"{path} is empty or missing, and the mark beside it says that there was a journal")
+            raise JournalDamagedError(f"{path} is empty, and the mark beside it says that there was a journal")
         _configure(connection, path)
         _migrate(connection, schema)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()  # what a crash left behind
         sync_folder(path.parent)
         stack.pop_all()
     return connection
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """An empty journal in a new file."""
+    connection.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
+    _migrate(connection, 0)
+
+
+def sync_file(path: Path) -> None:
+    """Make the file's content durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def sync_folder(folder: Path) -> None:
@@ -90,7 +113,7 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _schema_of(connection: sqlite3.Connection, path: Path) -> int:
+def schema_of(connection: sqlite3.Connection, path: Path) -> int:
     """The file's schema, 0 for a new one. Looked at before anything is changed: the file may be somebody else's."""
     (schema,) = connection.execute("PRAGMA user_version").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()

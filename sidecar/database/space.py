@@ -1,7 +1,7 @@
 """Room on the disk: writes stop before it is full, and a ballast is thrown out when it is full all the same.
 
 A database on a full disk cannot even delete: that, too, is written first. The reserve leaves room for it; the ballast, a file
-of zeros, gives it back when somebody else has used up the reserve.
+of zeros, gives it back when somebody else has used up the reserve. On a small disk both are at most an eighth of it.
 """
 
 import contextlib
@@ -14,18 +14,27 @@ from sidecar.units import Bytes
 
 _LOOK_SECONDS = 0.1
 _LOOK_BYTES = 1 << 20
+_SHARES = 8
 
 
 class Space:
-    """The room beside the journal at `path`. For the writer thread, but for `free`."""
+    """The room beside the journal at `path`. For the writer thread, but for `free`, `attainable` and `require`."""
 
     def __init__(self, path: Path, *, reserve_bytes: int = 0, ballast_bytes: int = 0) -> None:
         self._folder = path.parent
         self._ballast = path.with_name(f"{path.name}.ballast")
         self._reserve_bytes = reserve_bytes
-        self._ballast_bytes = ballast_bytes
+        self.ballast_bytes = ballast_bytes
         self._looked_at = 0.0
         self._written = 0
+        self._refused = 0
+
+    def prepare(self) -> None:
+        """Look how large the disk is, and take the ballast aboard. Once, first of all."""
+        disk = os.statvfs(self._folder)
+        share = disk.f_blocks * disk.f_frsize // _SHARES
+        self._reserve_bytes, self.ballast_bytes = min(self._reserve_bytes, share), min(self.ballast_bytes, share)
+        self.load_ballast()
 
     def free(self) -> int:
         """Bytes that this process may still use there."""
@@ -34,30 +43,49 @@ class Space:
 
     @property
     def low(self) -> bool:
-        """Whether less is free than the reserve."""
-        return self.free() < self._reserve_bytes
+        """Whether the last write that was refused would be refused again."""
+        return not self.attainable(0)
 
-    def check(self, written: int) -> None:
-        """Raises `StorageFullError` when the room is low. Looks every tenth of a second, or after a megabyte `written`."""
-        self._written += written
-        now = time.monotonic()
-        if self._written < _LOOK_BYTES and now < self._looked_at + _LOOK_SECONDS:
-            return
+    def attainable(self, size: int) -> bool:
+        """Whether there would be room for that write if so many bytes were given up."""
+        return not self._reserve_bytes or self.free() + size >= self._reserve_bytes + self._refused
+
+    def tight(self, size: int) -> bool:
+        """Whether that much more would use up the reserve. Looks every tenth of a second, or when much was to be written."""
+        self._written += size
+        now, often = time.monotonic(), min(_LOOK_BYTES, self._reserve_bytes // 4 or _LOOK_BYTES)
+        if self._written < often and now < self._looked_at + _LOOK_SECONDS:
+            return False
         free = self.free()
-        if free < self._reserve_bytes:
+        if self._reserve_bytes and free < self._reserve_bytes + size:
+            return True
+        self._looked_at, self._written = now, 0
+        if free > self._reserve_bytes + 2 * self.ballast_bytes:
+            self.load_ballast()
+        return False
+
+    def check(self, size: int) -> None:
+        """Raises `StorageFullError` when it is `tight`."""
+        if self.tight(size):
+            self._refused = size
             raise StorageFullError(
-                f"{self._folder} has {Bytes(free)} left, and journal.min_free is {Bytes(self._reserve_bytes)}:"
+                f"{self._folder} has {Bytes(self.free())} left, of which journal.min_free keeps {Bytes(self._reserve_bytes)}:"
                 " free some space, or give the journal a larger volume"
             )
-        self._looked_at, self._written = now, 0
-        if free > self._reserve_bytes + 2 * self._ballast_bytes:
-            self.load_ballast()
+
+    def require(self, size: int) -> None:
+        """Raises `StorageFullError` when a copy of so many bytes would use up the reserve. Callable from anywhere."""
+        if self.free() < self._reserve_bytes + size:
+            raise StorageFullError(
+                f"{self._folder} has {Bytes(self.free())} left, and a copy needs {Bytes(size)} there"
+                f" while {Bytes(self._reserve_bytes)} have to stay free"
+            )
 
     def load_ballast(self) -> None:
         """Take the ballast aboard, where there is room for it."""
-        if self._ballast_bytes and not self._ballast.exists():
+        if self.ballast_bytes and not self._ballast.exists():
             with contextlib.suppress(OSError):  # then there is none; the reserve is the first line
-                _allocate(self._ballast, self._ballast_bytes)
+                _allocate(self._ballast, self.ballast_bytes)
 
     def drop_ballast(self) -> None:
         """Throw the ballast out: the disk is full."""

@@ -101,11 +101,15 @@ class SqliteJournal(Journal):
     async def compact(self, oldest: int) -> None:
         oldest = min(oldest, self.head)
         while self.oldest < oldest:
-            step = min(self.oldest + _COMPACT_ROWS, oldest)
+            kept, step = self.oldest, min(self.oldest + _COMPACT_ROWS, oldest)
             self.oldest = step  # first, so that nobody is promised a revision that is about to go
             self._recent.drop_before(step)
-            [(size,)] = await self._database.read(_BYTES_BEFORE, (step,))
-            await self._database.execute(_ANCHOR, (step,), (_KEEP_ANSWERS, (step,)), (_DELETE, (step,)), frees=True)
+            try:
+                [(size,)] = await self._database.read(_BYTES_BEFORE, (step,))
+                await self._database.execute(_ANCHOR, (step,), (_KEEP_ANSWERS, (step,)), (_DELETE, (step,)), frees=True)
+            except StorageError:
+                self.oldest = kept  # there was no room even for that
+                raise
             self._size -= size
 
     async def answered(self, limit: int) -> Sequence[Answered]:

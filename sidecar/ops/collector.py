@@ -8,6 +8,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from sidecar import metrics
+from sidecar.backup import Backups
 from sidecar.conflicts import VERSION_CONFLICTS
 from sidecar.database import Database, file_bytes
 from sidecar.dispatch.roster import Roster, Status
@@ -25,10 +26,12 @@ class StateCollector(Collector):
         store: AsyncStateStore,
         roster: Roster,
         database: Database | None,
+        backups: Backups,
     ) -> None:
         self._store = store
         self._roster = roster
         self._database = database
+        self._backups = backups
 
     def collect(self) -> Iterator[Metric]:
         numbers = self._store.numbers()
@@ -84,6 +87,7 @@ class StateCollector(Collector):
         yield metrics.HEAD.sample([((), journal.head)])
         yield metrics.OLDEST.sample([((), journal.oldest)])
         yield metrics.KEPT_BYTES.sample([((), journal.size)])
+        yield metrics.BACKUP_SUCCESS.sample([((), self._backups.last_success_at)])
         database = self._database
         if database:
             yield metrics.QUEUE.sample([((), database.queue_length)])

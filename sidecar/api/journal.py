@@ -1,0 +1,50 @@
+"""The journal as a file."""
+
+import asyncio
+
+from aiohttp import web
+
+from sidecar.api import wire
+from sidecar.api.request import Request
+from sidecar.api.routing import Routes
+from sidecar.backup import Made
+
+STALLED_SECONDS = 30.0
+"""A reader that takes nothing for so long is cut off: there is one backup at a time."""
+
+_CHUNK_BYTES = 256 << 10
+
+routes = Routes()
+
+
+@routes.get("/v1/journal/backup", head=False)
+async def get_backup(request: Request) -> web.StreamResponse:
+    """The journal as one file, up to a revision that is at least the head of now."""
+    wire.Query(request)
+    async with request.parts.backups.made() as made:
+        response = web.StreamResponse(
+            headers={
+                "Content-Type": "application/vnd.sqlite3",
+                "Content-Disposition": f'attachment; filename="{made.name}"',
+                "Cache-Control": "no-store",
+            }
+        )
+        response.content_length = made.size
+        await response.prepare(request)
+        await _send(request, response, made)
+    return response
+
+
+async def _send(request: Request, response: web.StreamResponse, made: Made) -> None:
+    """Hand over the file. When that fails, the connection is closed: the answer has begun, and cannot become another one."""
+    try:
+        while chunk := await asyncio.to_thread(made.file.read, _CHUNK_BYTES):
+            async with asyncio.timeout(STALLED_SECONDS):
+                await response.write(chunk)
+        await response.write_eof()
+    except BaseException as error:
+        if request.transport:
+            request.transport.abort()
+        if isinstance(error, TimeoutError):
+            raise ConnectionAbortedError(f"nothing was taken for {STALLED_SECONDS:g} s") from error
+        raise

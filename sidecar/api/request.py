@@ -1,0 +1,54 @@
+"""A request as the handlers get it: with the parts of the sidecar that answer it."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import NamedTuple
+
+from aiohttp import web
+
+from sidecar.backup import Backups
+from sidecar.dispatch.dispatcher import Dispatcher
+from sidecar.store import AsyncStateStore
+
+
+class Parts(NamedTuple):
+    """What the handlers work with."""
+
+    store: AsyncStateStore
+    dispatcher: Dispatcher
+    backups: Backups
+    require_precondition: bool
+
+
+class Request(web.BaseRequest):
+    """One request."""
+
+    parts: Parts
+    placeholders: Mapping[str, str]
+    """What stands in the path where the route's template has a name."""
+
+    _body: bytes | None = None
+
+    async def read(self) -> bytes:
+        """The whole body; most have come together with their head. Raises aiohttp's 413 beyond the limit, and 417."""
+        if self._body is None:
+            if not self.content.is_eof():
+                await self._invite()
+                self._body = await super().read()
+            else:
+                self._body = self.content.read_nowait()
+                if len(self._body) > self.client_max_size:
+                    raise web.HTTPRequestEntityTooLarge(self.client_max_size, len(self._body))
+        return self._body
+
+    async def _invite(self) -> None:
+        """Answer `Expect: 100-continue`: the caller waits for it before it sends the body (RFC 9110, section 10.1.1)."""
+        expectation = self.headers.get("Expect")
+        if expectation is None:
+            return
+        if expectation.lower() != "100-continue":
+            raise web.HTTPExpectationFailed
+        await self.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.writer.output_size = 0  # the answer itself has not begun
+
+
+Handler = Callable[[Request], Awaitable[web.StreamResponse]]
