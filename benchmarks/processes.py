@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import yaml
@@ -28,11 +29,13 @@ class Running(NamedTuple):
 
 
 @contextmanager
-def sidecar(backend: str = "sqlite", **sections: Mapping[str, Any]) -> Iterator[Running]:
+def sidecar(
+    backend: str = "sqlite", journal: Mapping[str, Any] = MappingProxyType({}), **sections: Mapping[str, Any]
+) -> Iterator[Running]:
     """The real sidecar on free ports, with its journal in a temporary folder of the working directory (a real disk)."""
     with folder_on_disk() as folder:
         config = {
-            "journal": {"backend": backend, "path": f"{folder}/journal.db"},
+            "journal": {"backend": backend, "path": f"{folder}/journal.db", **journal},
             "api": {"listen": "127.0.0.1:0"},
             "ops": {"listen": "127.0.0.1:0"},
             "shutdown": {"drain_delay": "0s"},

@@ -48,6 +48,7 @@ class Requests(Generic[Pending]):
             age = min(max(0.0, now_wall - answer.answered_at), self._ttl_seconds)
             known = _Known[Pending](answer.request.fingerprint, answer.revision, self._clock() + self._ttl_seconds - age)
             self._known[answer.request.key] = known
+            self._known.move_to_end(answer.request.key)  # it may have been used before, and forgotten
 
     def find(self, request: Request) -> Pending | int | None:
         """What became of an earlier request with this key: its pending write, or its revision. Raises `KeyReusedError`."""

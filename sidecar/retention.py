@@ -18,6 +18,7 @@ LOOK_SECONDS = 1.0
 _PAGE = 500
 _FULL_PAGE, _FULL_BYTES = 100, 256 << 10
 """A full disk is freed in small steps: also a deletion is written first."""
+_FULL_SHARE = 0.1
 
 
 class Limits(NamedTuple):
@@ -64,18 +65,20 @@ async def compact(journal: Journal, limits: Limits, now: float) -> None:
 
 
 async def make_room(journal: Journal, database: Database) -> None:
-    """Forget the oldest revisions, step by step, until a write fits again: it is worth more than its history.
+    """When the disk is full, forget the oldest revisions step by step until a write fits: it is worth more than its history.
 
-    Where all of them would not be enough, since somebody else has filled the disk, none is forgotten. Raises
-    `StorageFullError` while there is no room.
+    At least a tenth of the history goes, so that the next writes are not refused as well. Where all of it would not be
+    enough, since somebody else has filled the disk, none is forgotten. Raises `StorageFullError` while there is no room.
     """
-    while isinstance(database.last_error, StorageFullError):
-        if not database.space.low and await _fits(database):
-            return
-        if journal.oldest >= journal.head or not database.space.attainable(journal.size):
-            await database.probe()  # what is small may fit all the same
-            return
+    database.shortage.clear()
+    if not isinstance(database.last_error, StorageFullError) or (not database.space.low and await _fits(database)):
+        return
+    spared = journal.size * (1 - _FULL_SHARE)
+    while journal.oldest < journal.head and database.space.attainable(journal.size):
+        if journal.size <= spared and not database.space.low:
+            break
         await journal.compact(await _step(journal))
+    await database.probe()  # where there was nothing to forget, what is small may fit all the same
 
 
 async def _fits(database: Database) -> bool:
@@ -103,7 +106,7 @@ async def retain(
     while True:
         passed = asyncio.ensure_future(journal.beyond(journal.oldest + limits.revisions + slack - 2))
         try:
-            await first_of(passed, timeout_seconds=LOOK_SECONDS)
+            await first_of(passed, *([database.shortage] if database else []), timeout_seconds=LOOK_SECONDS)
         finally:
             passed.cancel()
         try:

@@ -324,11 +324,11 @@ class AsyncStateStore:
             broken = expectation.broken_by(self.journal.epoch, tail)
             if broken:
                 raise _Lost(broken, document, tail, expectation)
-        if tail and tail.state != document.state:
-            self._check_transition(document, tail)
         version = max(document.version, current + 1)
         if version > MAX_VERSION:
             raise InvalidSnapshotError("the version cannot grow beyond 2**53 - 1; start with a new journal", path="$.version")
+        if tail and tail.state != document.state:
+            self._check_transition(document, tail)
         if version != document.version:
             self.version_rewrites += 1
             document = msgspec.structs.replace(document, version=version)

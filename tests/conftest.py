@@ -1,8 +1,10 @@
 """Fixtures that several test files share."""
 
 import contextlib
+import shutil
 
 import pytest
+from damage import crash, one_log
 from sidecar_process import receiving, served, written
 
 from sidecar.database import Database
@@ -46,3 +48,28 @@ def hook():
     """A webhook receiver for tests that block."""
     with receiving() as hook:
         yield hook
+
+
+@pytest.fixture(scope="session")
+def crashed(tmp_path_factory):
+    """Two folders: what a killed sidecar left, and the same after a start that ended well."""
+    folder = tmp_path_factory.mktemp("crashed")
+    crash(folder)
+    ended = shutil.copytree(folder, tmp_path_factory.mktemp("ended"), dirs_exist_ok=True)
+    with served(written(ended, journal=one_log(ended))):
+        pass
+    return {"crashed": folder, "ended": ended}
+
+
+@pytest.fixture
+def journal_of(crashed, tmp_path):
+    """Copies one of the two into this test's folder, with the config for it. Gives the journal's path."""
+
+    def copy(kind):
+        for file in tmp_path.glob("journal.db*"):
+            file.unlink()
+        shutil.copytree(crashed[kind], tmp_path, dirs_exist_ok=True)
+        written(tmp_path, journal=one_log(tmp_path))
+        return tmp_path / "journal.db"
+
+    return copy

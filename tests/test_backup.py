@@ -282,6 +282,23 @@ async def test_a_backup_does_not_take_the_journals_room(tmp_path):
     assert [] == list(tmp_path.glob("*.part"))
 
 
+async def test_a_backup_gives_way_when_room_gets_low(tmp_path):
+    """Somebody else fills the disk meanwhile: the copy goes, the journal stays."""
+    async with Watched(tmp_path / "journal.db") as database:
+        journal = await filled(database, 1000)
+
+        async def fill(page):
+            database.space._reserve_bytes = 1 << 60
+
+        database.after_page = fill
+        with pytest.raises(StorageFullError):
+            await Backups(database, BackupMetrics()).made().__aenter__()
+        database.space._reserve_bytes = 0
+        await append(journal)
+
+    assert [] == list(tmp_path.glob("*.part"))
+
+
 async def test_there_is_no_backup_of_a_journal_in_memory():
     """It has no file, and says so."""
     with pytest.raises(NoJournalFileError, match="in memory"):

@@ -18,7 +18,7 @@ class Definition(NamedTuple):
 
 
 class Routes(list[Definition]):
-    """What a module of handlers answers: `@routes.get("/v1/state")`. A GET is defined for HEAD as well, unless it makes what it answers."""
+    """What a module of handlers answers: `@routes.get("/v1/state")`. A GET is for HEAD too, unless it makes what it answers."""
 
     def get(self, template: str, *, head: bool = True) -> Callable[[Handler], Handler]:
         return self._define(template, "GET", *(("HEAD",) if head else ()))

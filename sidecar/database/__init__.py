@@ -79,6 +79,8 @@ class Database:
         self.path = path
         self.space = Space(path, reserve_bytes=reserve_bytes, ballast_bytes=ballast_bytes)
         self.found: Found
+        self.shortage = asyncio.Event()
+        """Set when a write found no room."""
         self._accept_data_loss = accept_data_loss
         self._metrics = metrics or DatabaseMetrics()
         self._jobs: deque[_Write | _Read] = deque()
@@ -181,7 +183,8 @@ class Database:
         self._last_error = error
         going_on: list[_Write | _Read] = []
         refused = [*batch, *self._jobs]
-        if isinstance(error, StorageFullError):  # reading goes on, and making room, unless that is what found none
+        if isinstance(error, StorageFullError):
+            self.shortage.set()  # reading goes on, and making room, unless that is what found none
             going_on = [job for job in batch if isinstance(job, _Read)]
             going_on += [job for job in self._jobs if isinstance(job, _Read) or job.frees]
             refused = [job for job in batch if isinstance(job, _Write)]
@@ -298,7 +301,9 @@ class Database:
 
     def _find_room(self, journal: Opened, size: int) -> None:
         """Leave the reserve untouched, also when what is in the log gets its place in the file; that can be now."""
-        if self._logged and self.space.tight(size + self._logged):
+        if not self.space.due(size):
+            return
+        if self._logged and self.space.lacks(size + self._logged):
             self._checkpoint(journal, "TRUNCATE")
         self.space.check(size)
 
@@ -340,11 +345,19 @@ class Database:
                 raise
 
     def _give_pages_back(self, journal: Opened) -> None:
-        """Where room is low, what the file does not need goes back to the disk: step by step, as that is written first."""
+        """Where room is low, what the file does not need goes back to the disk: step by step, as that is written first.
+
+        Without room for a step SQLite leaves it undone, and does not say so (measured).
+        """
         execute, pages = journal.connection.execute, self._checkpoint_bytes // _PAGE_BYTES
-        while self.space.low and execute("PRAGMA freelist_count").fetchone()[0]:
+        before = 0
+        while self.space.low:
+            (unused,) = execute("PRAGMA freelist_count").fetchone()
+            if unused in (0, before):
+                return
             execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
             self._checkpoint(journal, "TRUNCATE")
+            before = unused
 
     @property
     def _checkpoint_bytes(self) -> int:

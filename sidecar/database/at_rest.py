@@ -56,9 +56,9 @@ def verify(path: Path) -> Report:
     report, problems = Report(str(path)), []
     with resting(path) as connection:
         try:
-            complaints = [line for (text,) in connection.execute("PRAGMA integrity_check") for line in text.splitlines()]
-            problems = [f"SQLite: {line}" for line in complaints if complaints != ["ok"] and not line.startswith("***")]
-            report = _counted(connection, path)._replace(sqlite="damaged" if problems else "ok")
+            report = _identified(connection, path)
+            problems += _complaints(connection)
+            report = _counted(connection, report._replace(sqlite="damaged" if problems else "ok"))
             report = _proven(connection, path, report, problems)
         except ForeignFileError:
             raise
@@ -70,11 +70,17 @@ def verify(path: Path) -> Report:
     return report._replace(problems=tuple(problems))
 
 
+def _complaints(connection: sqlite3.Connection) -> list[str]:
+    """What SQLite's own check finds; it gives up where the damage is too bad, with an error."""
+    lines = [line for (text,) in connection.execute("PRAGMA integrity_check") for line in text.splitlines()]
+    return [] if lines == ["ok"] else [f"SQLite: {line}" for line in lines if not line.startswith("***")]
+
+
 def info(path: Path) -> tuple[Report, Contents]:
     """The facts, quickly: nothing is proven."""
     with resting(path) as connection:
         try:
-            report = _counted(connection, path)
+            report = _counted(connection, _identified(connection, path))
             return report._replace(mark=_mark(path)), _contents(connection, path, report.schema)
         except sqlite3.DatabaseError as error:
             raise _readable(path, error) from error
@@ -127,18 +133,20 @@ def _readable(path: Path, error: Exception) -> StorageError:
     return storage_error(path, error)
 
 
-def _counted(connection: sqlite3.Connection, path: Path) -> Report:
+def _identified(connection: sqlite3.Connection, path: Path) -> Report:
     schema = schema_of(connection, path)
     if not schema:
         raise JournalDamagedError(f"{path} is empty: there is no journal in it")
     identity = "epoch, base, unclean_starts" if schema >= _CHAINED_SCHEMA else "epoch, 0, 0"
     row = connection.execute(f"SELECT {identity} FROM identity").fetchone()  # noqa: S608  (one of two constants)
     epoch, base, unclean_starts = row or (None, 0, 0)
+    return Report(str(path), schema, epoch, base + 1, base, unclean_starts=unclean_starts)
+
+
+def _counted(connection: sqlite3.Connection, report: Report) -> Report:
     numbers = "SELECT MIN(revision), MAX(revision), COUNT(*), COALESCE(SUM(LENGTH(document)), 0) FROM journal"
     oldest, head, revisions, size = connection.execute(numbers).fetchone()
-    if not revisions:
-        oldest, head = base + 1, base
-    return Report(str(path), schema, epoch, oldest, head, revisions, size, unclean_starts)
+    return report._replace(oldest=oldest, head=head, revisions=revisions, size=size) if revisions else report
 
 
 def _proven(connection: sqlite3.Connection, path: Path, report: Report, problems: list[str]) -> Report:

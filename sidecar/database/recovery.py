@@ -119,7 +119,8 @@ def inspect(connection: sqlite3.Connection, mark: Mark | None) -> Inspection:
     """Check every row, and that the journal is as far as its mark."""
     identity = connection.execute("SELECT epoch, anchor, base, unclean_starts FROM identity").fetchone()
     if not identity:
-        raise JournalDamagedError("the journal has lost its identity")
+        (_, _, path) = connection.execute("PRAGMA database_list").fetchone()
+        raise JournalDamagedError(f"{path} has lost its identity")
     epoch, anchor, base, unclean_starts = identity
     head, newest, oldest, size = base, anchor, base + 1, 0
     problems, damaged, passed = [], [], None

@@ -50,28 +50,27 @@ class Space:
         """Whether there would be room for that write if so many bytes were given up."""
         return not self._reserve_bytes or self.free() + size >= self._reserve_bytes + self._refused
 
-    def tight(self, size: int) -> bool:
-        """Whether that much more would use up the reserve. Looks every tenth of a second, or when much was to be written."""
+    def due(self, size: int) -> bool:
+        """Whether to look before so many bytes are written: every tenth of a second, or when much was written since."""
         self._written += size
-        now, often = time.monotonic(), min(_LOOK_BYTES, self._reserve_bytes // 4 or _LOOK_BYTES)
-        if self._written < often and now < self._looked_at + _LOOK_SECONDS:
-            return False
-        free = self.free()
-        if self._reserve_bytes and free < self._reserve_bytes + size:
-            return True
-        self._looked_at, self._written = now, 0
-        if free > self._reserve_bytes + 2 * self.ballast_bytes:
-            self.load_ballast()
-        return False
+        often = min(_LOOK_BYTES, self._reserve_bytes // 4 or _LOOK_BYTES)
+        return self._written >= often or time.monotonic() >= self._looked_at + _LOOK_SECONDS
+
+    def lacks(self, size: int) -> bool:
+        """Whether so many bytes more would use up the reserve."""
+        return bool(self._reserve_bytes) and self.free() < self._reserve_bytes + size
 
     def check(self, size: int) -> None:
-        """Raises `StorageFullError` when it is `tight`."""
-        if self.tight(size):
-            self._refused = size
+        """Raises `StorageFullError` when it `lacks` that much; then the next look is due at once."""
+        if self.lacks(size):
+            self._refused = size + self._reserve_bytes // 4  # and some more, or the next one is refused as well
             raise StorageFullError(
                 f"{self._folder} has {Bytes(self.free())} left, of which journal.min_free keeps {Bytes(self._reserve_bytes)}:"
                 " free some space, or give the journal a larger volume"
             )
+        self._looked_at, self._written = time.monotonic(), 0
+        if not self.lacks(2 * self.ballast_bytes):
+            self.load_ballast()
 
     def require(self, size: int) -> None:
         """Raises `StorageFullError` when a copy of so many bytes would use up the reserve. Callable from anywhere."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from judge import Write, faults, kept_in, writes_in
-from sidecar_process import on_disk, running, written
+from sidecar_process import running, written
 from writer import Ledger, has_key, request
 
 import sidecar
@@ -65,7 +65,7 @@ class Crashes:
         self._folder = folder
         self._chance = random.Random(seed)
         self._journal = folder / "journal.db"
-        self._config = written(folder, journal=on_disk(folder) | KEEP_ALL, writes=KEEP_ALL_KEYS)
+        self._config = written(folder, journal={"path": str(self._journal)} | KEEP_ALL, writes=KEEP_ALL_KEYS)
         self._crew = Crew(stack, folder, seed, writers)
         self._mistake = mistake
         self._settled = Ledger(folder / "settled.ledger")

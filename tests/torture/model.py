@@ -172,15 +172,16 @@ class Model:
         tail = self.tail
         if self._broken(wish, tail):
             return Refused(StateVersionError, tail)
-        illegal = tail and tail.wish.state != wish.state and wish.state not in self.moves[tail.wish.state]
-        if illegal and not self.lenient:
-            return Refused(IllegalTransitionError, tail)
         version = tail.version + 1 if tail else 0
+        renumbered = wish.how != "move" and wish.version < version
         if wish.how != "move":
-            self.numbers.rewrites += wish.version < version
             version = max(version, wish.version)
         if version > MAX_VERSION:
             return Refused(InvalidSnapshotError)
+        illegal = tail and tail.wish.state != wish.state and wish.state not in self.moves[tail.wish.state]
+        if illegal and not self.lenient:
+            return Refused(IllegalTransitionError, tail)
+        self.numbers.rewrites += renumbered
         self.numbers.illegal += bool(illegal)
         return self._accept(Accepted(wish, version, self._previous(wish, tail)))
 

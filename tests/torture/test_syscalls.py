@@ -81,7 +81,7 @@ def sample(possible, count):
     for fault in possible:
         by_kind[fault.call, fault.file, fault.error].append(fault)
     for found in by_kind.values():
-        found.sort(key=lambda fault: chance.random() ** (1 / fault.number), reverse=True)
+        found.sort(key=lambda fault: chance.random() ** (1 / fault.number**2), reverse=True)
     in_turn = itertools.chain.from_iterable(itertools.zip_longest(*by_kind.values()))
     return list(itertools.islice(filter(None, in_turn), count))
 

@@ -1,6 +1,6 @@
 """First on PYTHONPATH, it makes Python kill itself with SIGKILL at a moment that nobody can hit from outside.
 
-DOOM=checkpoint  in the middle of a checkpoint, not the first one, which is part of the recovery
+DOOM=checkpoint  in the middle of a checkpoint, once it has something to do
 DOOM=opening     some time between the opening of the journal and DOOM_SECONDS later
 """
 
@@ -13,6 +13,7 @@ import time
 
 CHANCE = random.Random(os.environ["DOOM_SEED"])
 CHECKPOINT = "PRAGMA wal_checkpoint"
+FEWEST_CHANGES = 200
 
 
 def kill_after(seconds):
@@ -25,17 +26,16 @@ def kill_after(seconds):
 class KilledInCheckpoint(sqlite3.Connection):
     """Dies at a random moment of a checkpoint. When it ends first, the next one is tried."""
 
-    seconds = None  # what the last one took
+    seconds = 0.005  # what the longest one took, so far as is known
 
     def execute(self, sql, *parameters):
-        if not sql.startswith(CHECKPOINT):
+        if not sql.startswith(CHECKPOINT) or self.total_changes < FEWEST_CHANGES:
             return super().execute(sql, *parameters)
-        timer = kill_after(CHANCE.uniform(0, self.seconds)) if self.seconds else None
+        timer = kill_after(CHANCE.uniform(0, self.seconds))
         started = time.perf_counter()
         done = super().execute(sql, *parameters)
-        if timer:
-            timer.cancel()
-        self.seconds = time.perf_counter() - started
+        timer.cancel()
+        self.seconds = max(self.seconds, time.perf_counter() - started)
         return done
 
 

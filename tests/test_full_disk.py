@@ -1,0 +1,252 @@
+"""A disk that is full, on a small file system of its own: writes are refused, nothing is lost, and it comes back by itself."""
+
+import contextlib
+import os
+import subprocess
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sidecar_process import eventually, on_disk, problem_of, receiving, running, written
+
+from sidecar.database import Database
+
+KIB, MIB = 1 << 10, 1 << 20
+DISK, MIN_FREE, BALLAST = 12 * MIB, MIB, 512 * KIB
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """The folder of an empty disk of 12 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", folder], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"a disk of its own may not be mounted here: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture
+def config(tmp_path, disk):
+    journal = {"min_free": f"{MIN_FREE >> 10}KiB", "ballast": f"{BALLAST >> 10}KiB"}
+    return written(tmp_path, journal=on_disk(disk) | journal)
+
+
+def free(disk):
+    room = os.statvfs(disk)
+    return room.f_bavail * room.f_frsize
+
+
+@contextlib.contextmanager
+def filled(disk, leaving=0):
+    """The disk, with all but so many bytes of it taken by somebody else's file."""
+    other = disk / "other"
+    with open(other, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while free(disk) > leaving:
+            file.write(bytes(4 * KIB))
+    try:
+        yield
+    finally:
+        other.unlink()
+
+
+def put(sidecar, size=60_000):
+    return sidecar.api.put("/v1/state", {"state": "IDLE", "context_data": {"filler": "x" * size}})
+
+
+def full(sidecar):
+    """The first write that is refused, and the last revision before it."""
+    revision = 0
+    while (answer := put(sidecar)).status == 200:
+        revision = answer.json["revision"]
+    problem_of(answer, 507, "storage-full")
+    return answer, revision
+
+
+def state(sidecar):
+    return sidecar.api.get("/v1/state").json
+
+
+def oldest(sidecar):
+    return sidecar.api.get("/v1/history?limit=1").json["oldest"]
+
+
+def kept(sidecar):
+    """Every revision from the oldest kept on."""
+    revisions = []
+    while page := sidecar.api.get(f"/v1/history{f'?after={revisions[-1]}' if revisions else ''}").json["entries"]:
+        revisions += [entry["revision"] for entry in page]
+    return revisions
+
+
+def is_ready(sidecar):
+    return sidecar.ops.get("/readyz").status == 200
+
+
+def metric(sidecar, name):
+    return next(
+        float(line.split()[-1]) for line in sidecar.ops.get("/metrics").body.decode().splitlines() if line.startswith(name)
+    )
+
+
+def processor_seconds(sidecar):
+    return metric(sidecar, "process_cpu_seconds_total")
+
+
+# --- filled by the journal itself ---
+
+
+def test_writes_are_refused_before_the_disk_is_full_and_are_not_applied(config, disk):
+    """With 507, while some room is left; reading goes on, the process lives and is not ready, and says why."""
+    with running(config) as sidecar:
+        answer, last = full(sidecar)
+        with filled(disk):  # so that it does not come back before we have looked
+            assert MIN_FREE // 2 < free(disk) + (disk / "other").stat().st_size
+            assert ("10", last) == (answer.headers["Retry-After"], state(sidecar)["revision"])
+            problem_of(put(sidecar), 507, "storage-full")
+            assert list(range(oldest(sidecar), last + 1)) == kept(sidecar)
+            assert metric(sidecar, 'fsm_storage_errors_total{kind="full"}') >= 2
+            assert 200 == sidecar.ops.get("/livez").status
+            ready = sidecar.ops.get("/readyz")
+            assert (503, True) == (ready.status, "journal.min_free" in ready.body.decode())
+
+
+def test_the_oldest_history_makes_room_for_new_writes(config):
+    """By itself, a little of it at a time; and what was acknowledged last is there, also after a kill."""
+    with running(config) as sidecar:
+        _, first = full(sidecar)
+        eventually(lambda: put(sidecar).status == 200 and oldest(sidecar) > 1)
+        assert oldest(sidecar) < first // 2
+        for _ in range(3):
+            _, last = full(sidecar)
+            eventually(lambda: is_ready(sidecar))
+        revisions = kept(sidecar)
+        assert (list(range(revisions[0], last + 1)), True) == (revisions, len(revisions) > 50)
+        sidecar.kill()
+    with running(config) as sidecar:
+        assert last == state(sidecar)["revision"]
+        assert 0 == sidecar.stop()
+
+
+def test_writers_that_hammer_a_full_disk_get_on(config):
+    """Making room is not kept waiting by them; each of them has its writes done, and revisions have no holes."""
+    with running(config) as sidecar:
+        full(sidecar)
+        before = state(sidecar)["revision"]
+
+        def hammer(_):
+            statuses = Counter()
+            while statuses[200] < 5:
+                statuses[put(sidecar).status] += 1
+            return statuses
+
+        with ThreadPoolExecutor(8) as pool:
+            statuses = sum(pool.map(hammer, range(8)), Counter())
+        assert {200, 507} >= set(statuses)
+        assert before + 40 == state(sidecar)["revision"]
+        revisions = kept(sidecar)
+        assert list(range(revisions[0], before + 41)) == revisions
+        assert 0 == sidecar.stop()
+
+
+def test_a_subscriber_whose_history_went_is_told(config):
+    """It gets the newest state, with how many it was passed over, since it could not keep up."""
+    with receiving() as hook, running(config) as sidecar:
+        sidecar.api.put("/v1/subscribers/slow", {"url": hook.url, "max_lag": 1000})
+        cursor = hook.wait_for(1)[0].data["revision"]
+        hook.answers(503)
+        full(sidecar)
+        eventually(lambda: put(sidecar).status == 200 and oldest(sidecar) > cursor + 1)
+        hook.answers(200)
+        sidecar.api.post("/v1/subscribers/slow/resume")
+        told = eventually(lambda: [got.data for got in hook.got if got.data["skipped"]])[-1]
+
+        assert (cursor, told["revision"] - cursor - 1) == (told["previous_revision"], told["skipped"])
+        assert told["revision"] >= oldest(sidecar)
+
+
+def test_a_large_write_gets_room_as_a_small_one_does(config, tmp_path):
+    """What has to go depends on what was refused."""
+    with running(config) as sidecar:
+        full(sidecar)
+        eventually(lambda: put(sidecar, 250_000).status == 200)
+
+
+# --- filled by somebody else ---
+
+
+def test_a_disk_that_somebody_else_has_filled_costs_nothing_and_comes_back(config, disk):
+    """To the last byte: 507, the ballast goes overboard; with their file gone all is as before, by itself."""
+    ballast = disk / "journal.db.ballast"
+    with running(config) as sidecar:
+        for _ in range(5):
+            assert 200 == put(sidecar, 1000).status
+        history = kept(sidecar)
+        assert BALLAST == ballast.stat().st_size
+        with filled(disk):
+            full(sidecar)
+            eventually(lambda: not ballast.exists())
+            assert (history, 200) == (kept(sidecar)[: len(history)], sidecar.ops.get("/livez").status)
+            assert not is_ready(sidecar)
+        eventually(lambda: is_ready(sidecar))
+        eventually(lambda: put(sidecar).status == 200 and ballast.exists())
+        assert history == kept(sidecar)[: len(history)]
+        assert 0 == sidecar.stop()
+
+
+def test_a_full_disk_is_waited_for_and_not_run_against(config, disk):
+    """No history goes that could not make room anyway, and the processor is left to others."""
+    with running(config) as sidecar:
+        for _ in range(4):
+            put(sidecar)
+        with filled(disk):
+            full(sidecar)
+            looks, spent = metric(sidecar, 'fsm_storage_errors_total{kind="full"}'), processor_seconds(sidecar)
+            eventually(lambda: metric(sidecar, 'fsm_storage_errors_total{kind="full"}') >= looks + 2)
+            assert (1, True) == (oldest(sidecar), processor_seconds(sidecar) < spent + 1.0)
+        eventually(lambda: is_ready(sidecar))
+
+
+def test_room_that_the_journal_has_to_spare_is_given_back(config, disk):
+    """Pages that its file does not need go to the disk before any more history does."""
+    with running(config) as sidecar:
+        full(sidecar)
+        eventually(lambda: put(sidecar).status == 200)
+        with filled(disk, leaving=200 * KIB):
+            eventually(lambda: put(sidecar, 1000).status == 200)
+            assert 200 == put(sidecar, 1000).status
+        assert 0 == sidecar.stop()
+
+
+def test_it_stops_cleanly_on_a_full_disk(config, disk):
+    """With exit 0: nothing that was acknowledged needs any room."""
+    with running(config) as sidecar:
+        last = put(sidecar).json["revision"]
+        with filled(disk):
+            last = max(last, full(sidecar)[1])
+            assert 0 == sidecar.stop()
+    with running(config) as sidecar:
+        assert last == state(sidecar)["revision"]
+
+
+def test_it_starts_on_a_full_disk(config, disk):
+    """To be read; writes wait for room. Also when the last process was killed there, its ballast gone."""
+    with running(config) as sidecar:
+        last = put(sidecar).json["revision"]
+        with filled(disk):
+            last = max(last, full(sidecar)[1])
+            sidecar.kill()
+            with running(config) as again:
+                assert last == state(again)["revision"]
+                problem_of(put(again), 507, "storage-full")
+                with contextlib.suppress(FileNotFoundError):
+                    os.truncate(disk / "other", 0)
+                eventually(lambda: put(again).status == 200)
+
+
+async def test_what_is_reserved_is_at_most_an_eighth_of_a_small_disk(disk):
+    """So that the defaults fit every disk."""
+    async with Database(disk / "journal.db", reserve_bytes=64 * MIB, ballast_bytes=8 * MIB) as database:
+        assert DISK // 8 == (disk / "journal.db.ballast").stat().st_size
+        await database.probe()
