@@ -1,7 +1,8 @@
 """Writes that come twice, over HTTP: with the same Idempotency-Key a repetition gets the first answer again."""
 
+import contextlib
+import http.client
 import re
-import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -129,25 +130,20 @@ def test_a_key_is_what_stands_there(api):
 
 @pytest.mark.parametrize(
     "key",
-    ["", "x" * 256, "a\tb", "a\x7fb", "clé", ["k", "k"], ["k", "other"]],
-    ids=["empty", "256", "tab", "delete", "not ASCII", "twice", "two"],
+    ["", "x" * 256, "a\tb", "clé", ["k", "k"], ["k", "other"]],
+    ids=["empty", "256", "tab", "not ASCII", "twice", "two"],
 )
 def test_a_bad_key_is_refused_and_nothing_applied(api, write, key):
     """400: better than a write whose repetition would not be known."""
-    problem_of(write(api, idempotency_key=key), 400, "malformed-request")
+    problem_of(write(api, idempotency_key=key), 400, "malformed")
 
     assert 1 == revision(api)
 
 
-def test_a_control_character_in_a_key_is_refused_and_nothing_applied(api):
+@pytest.mark.parametrize("key", ["a\x01b", "a\x7fb"])
+def test_a_control_character_in_a_key_is_refused_and_nothing_applied(api, write, key):
     """400, already as no HTTP."""
-    host, port = api.address.split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
-        connection.sendall(
-            b"PUT /v1/state HTTP/1.1\r\nHost: sidecar\r\nContent-Type: application/json\r\nContent-Length: 16\r\n"
-            b'Idempotency-Key: a\x01b\r\nConnection: close\r\n\r\n{"state":"IDLE"}'
-        )
-        assert b" 400 " in connection.recv(1000).partition(b"\r\n")[0]
+    assert 400 == write(api, idempotency_key=key).status
 
     assert 1 == revision(api)
 
@@ -177,7 +173,7 @@ def test_an_illegal_transition_is_decided_anew(start):
 
 def test_an_invalid_write_does_not_use_its_key_up(api):
     """422 says what is wrong; what was put right may have the same key."""
-    problem_of(put(api, "k", "NOWHERE"), 422, "invalid-snapshot")
+    problem_of(put(api, "k", "NOWHERE"), 422, "invalid")
     stored = put(api, "k", "IDLE")
 
     assert (200, False, 2) == (stored.status, replayed(stored), stored.json["revision"])
@@ -210,7 +206,7 @@ def test_the_oldest_key_makes_room_for_the_newest(start):
 
 def test_a_compacted_revision_still_answers(start, tmp_path):
     """History is bounded by other limits than answers are."""
-    api = start(journal=on_disk(tmp_path) | {"retention": {"revisions": 1}}).api
+    api = start(journal=on_disk(tmp_path) | {"retention": {"revisions": 1}}, webhooks={"max_lag": 1}).api
     first = put(api, "k")
     for _ in range(5):
         put(api, None)
@@ -245,28 +241,24 @@ def test_a_restarted_sidecar_gives_the_first_answer(tmp_path, end):
 
 def test_a_write_that_kill_9_left_unanswered_is_applied_once_when_it_is_repeated(tmp_path):
     """Whether it had reached the disk or not, which nobody knows: each is in the history exactly once."""
-    config, names = written(tmp_path, journal=on_disk(tmp_path)), [f"w{number}" for number in range(400)]
+    config, names = written(tmp_path, journal=on_disk(tmp_path)), [f"w{number:03}" for number in range(200)]
+    first = {}
 
     def send(api, name):
         return api.post("/v1/transitions", {"to": "IDLE", "reason": name}, idempotency_key=name)
 
-    def send_all(api, answers):
-        for name in names:
-            try:
-                answers[name] = send(api, name)
-            except OSError:  # killed; http.client's disconnections are of this kind
-                return
+    def try_to_send(name):
+        with contextlib.suppress(OSError, http.client.HTTPException):  # it is killed
+            first[name] = send(api, name)
 
-    first = {}
-    with running(config) as sidecar:
-        agent = threading.Thread(target=send_all, args=(sidecar.api, first))
-        agent.start()
+    with running(config) as sidecar, ThreadPoolExecutor(8) as pool:
+        api = sidecar.api
+        pool.map(try_to_send, names)
         eventually(lambda: len(first) >= 20)
         sidecar.kill()
-        agent.join()
     with running(config) as sidecar:
         again = {name: send(sidecar.api, name) for name in names}
         history = sidecar.api.get("/v1/history?limit=1000").json["entries"]
 
     assert {name: answered(answer) for name, answer in first.items()} == {name: answered(again[name]) for name in first}
-    assert names == [entry["snapshot"]["reason"] for entry in history[1:]]
+    assert names == sorted(entry["snapshot"]["reason"] for entry in history[1:])

@@ -505,7 +505,7 @@ def test_every_url_that_is_accepted_can_be_parsed_by_the_client(file, url):
         ),
         (
             "journal:\n  retention: {bytes: 128KiB}",
-            ":2: journal.retention.bytes: expected at least writes.max_body (256KiB), got 128KiB: otherwise one large state",
+            ":2: journal.retention.bytes: expected at least writes.max_body (256KiB), got 128KiB: one large state",
         ),
         (
             "api: {listen: '0.0.0.0:8470'}",

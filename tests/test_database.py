@@ -340,9 +340,7 @@ async def test_a_full_disk_fails_what_is_queued_and_nothing_after(tmp_path):
         await database.execute("PRAGMA max_page_count = 20", ())
         for n in range(1, 600):
             database.write(INSERT, (n, bytes(500_000 if n == 50 else 1)), told(n))
-            database.write(
-                "UPDATE identity SET epoch = ?" if n % 3 else "DELETE FROM answers WHERE key = ?", ("x",), told(0)
-            )
+            database.write("UPDATE identity SET epoch = ?" if n % 3 else "DELETE FROM answers WHERE key = ?", ("x",), told(0))
         answers = await told.all(2 * 599)
         durable = [(n,) for n, error in answers if n and error is None]
         failed = [error for _, error in answers if error]

@@ -85,7 +85,7 @@ def _lag_rules(config: Config) -> Iterator[Problem]:
 def _retention_rules(config: Config) -> Iterator[Problem]:
     kept, largest = config.journal.retention.size_bytes, config.writes.max_body_bytes
     if kept < largest:
-        text = f"expected at least writes.max_body ({largest}), got {kept}: otherwise one large state could push out all history"
+        text = f"expected at least writes.max_body ({largest}), got {kept}: one large state could push out all history"
         yield Problem(("journal", "retention", "bytes"), text, (("writes", "max_body"),))
 
 

@@ -30,6 +30,7 @@ from sidecar.metrics import DatabaseMetrics
 
 _BATCH = 256
 _CHECKPOINT_BYTES = 4 << 20
+_LEAST_CHECKPOINT_BYTES = 256 << 10
 _LONGEST_LOG = 16 << 20
 _PAGE_BYTES = 4 << 10
 _COMMIT_BYTES = 2 * _PAGE_BYTES  # what a small commit adds to the write-ahead log: a page or two
@@ -361,8 +362,9 @@ class Database:
 
     @property
     def _checkpoint_bytes(self) -> int:
-        """A full log can be moved into the file with what the ballast gives back."""
-        return min(_CHECKPOINT_BYTES, self.space.ballast_bytes // 2 or _CHECKPOINT_BYTES)
+        """A full log can be moved into the file with what the ballast gives back, unless that is very little."""
+        half = self.space.ballast_bytes // 2
+        return min(_CHECKPOINT_BYTES, max(half, _LEAST_CHECKPOINT_BYTES)) if half else _CHECKPOINT_BYTES
 
     def _checkpoint_when_due(self, journal: Opened) -> None:
         """After so many bytes the log keeps its size, and is overwritten: half the cost of growing. A long one is cut."""

@@ -21,7 +21,7 @@ ROOT = Path(sidecar.__file__).parent.parent
 FEWEST_ACKS = 50
 """A kill in the middle of less than that proves little."""
 
-ATTEMPTS = 6
+ATTEMPTS = 20
 
 OPENING_SECONDS = 0.04
 """From the opening of the journal until the sidecar is ready, about."""
