@@ -78,6 +78,10 @@ class StorageFullError(StorageError):
     """The disk is full; the write was not applied. Free some space and try again."""
 
 
+class StorageSlowError(StorageError):
+    """The disk did not answer in time; whether the write becomes durable is unknown yet. Send it again with the same key."""
+
+
 class OverloadedError(StateStoreError):
     """Too many writes wait for the disk; this one was not taken. Try again in a moment."""
 

@@ -123,6 +123,8 @@ class Service:
         await stack.enter_async_context(
             running(retain(store, _limits(config.journal.retention), database=database), name="retention", crashed=self.crashed)
         )
+        patience = store.answer_overdue(config.writes.timeout_seconds)
+        await stack.enter_async_context(running(patience, name="overdue writes", crashed=self.crashed))
         await stack.enter_async_context(running(StateLog(journal, state).run(), name="statelog", crashed=self.crashed))
         stack.callback(roster.close)
         await stack.enter_async_context(running(dispatcher.run(), name="dispatcher", crashed=self.crashed))

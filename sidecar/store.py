@@ -37,6 +37,7 @@ from sidecar.errors import (
     StateStoreError,
     StateVersionError,
     StorageError,
+    StorageSlowError,
 )
 from sidecar.idempotency import DEFAULT_MAX_KEYS, DEFAULT_TTL_SECONDS, Requests
 from sidecar.journal import Entry, Journal, Request
@@ -53,6 +54,7 @@ DEFAULT_QUEUE_SIZE = 64
 DEFAULT_MAX_QUEUE = 1024
 
 _LOOK_BACK = 256
+_LOOKS = 4
 
 _log = logging.getLogger(__name__)
 
@@ -391,6 +393,27 @@ class AsyncStateStore:
                 waiter.set_exception(error)
             else:
                 waiter.set_result(stored)
+
+    async def answer_overdue(self, timeout_seconds: float) -> None:
+        """Answer those whose write has waited for the disk that long, or up to a quarter longer. A core task; never ends.
+
+        The write goes on: it will count or not, and its key will tell.
+        """
+        newest: deque[_Pending | None] = deque([None] * _LOOKS, maxlen=_LOOKS + 1)
+        while True:
+            await asyncio.sleep(timeout_seconds / _LOOKS)
+            newest.append(self._in_flight[-1] if self._in_flight else None)
+            if newest[0] in self._in_flight:
+                self._answer_up_to(newest[0], timeout_seconds)
+
+    def _answer_up_to(self, last: _Pending, timeout_seconds: float) -> None:
+        error = StorageSlowError(f"the disk has not answered for {timeout_seconds:g} s; the write may or may not count")
+        for pending in self._in_flight:
+            for waiter in pending.waiters:
+                if not waiter.done():
+                    waiter.set_exception(error)
+            if pending is last:
+                return
 
     def _show(self, stored: Stored) -> None:
         """From here on everybody sees it."""

@@ -39,6 +39,7 @@ MEANINGS: dict[type[Exception], Meaning] = {
     errors.OverloadedError: Meaning(503, "overloaded", "Too many writes wait for the disk"),
     errors.DrainingError: Meaning(503, "draining", "The sidecar is stopping"),
     errors.StorageFailedError: Meaning(503, "storage-failed", "The write may or may not be durable"),
+    errors.StorageSlowError: Meaning(503, "storage-slow", "The disk did not answer in time"),
     errors.StorageFullError: Meaning(507, "storage-full", "The disk is full"),
 }
 
@@ -60,7 +61,7 @@ def problem_of(error: errors.StateStoreError) -> web.Response:
     if meaning is None:
         return problem(503, "storage-failed", "The storage failed", str(error), outcome="unknown")
     members = {name: getattr(error, name) for name in meaning.carries}
-    if isinstance(error, errors.StorageFailedError):
+    if isinstance(error, errors.StorageFailedError | errors.StorageSlowError):
         members["outcome"] = "unknown"
     return problem(meaning.status, meaning.type, meaning.title, str(error), **members)
 

@@ -133,6 +133,7 @@ class Writes(Struct, frozen=True, kw_only=True):
     require_precondition: bool = False
     max_body_bytes: BodySize = msgspec.field(default=Bytes(256 << 10), name="max_body")
     max_queue: Count = 1024
+    timeout_seconds: Duration = msgspec.field(default=Seconds(10), name="timeout")
     idempotency: Idempotency = Idempotency()
 
 

@@ -172,8 +172,13 @@ def _give_up(connection: sqlite3.Connection, inspection: Inspection, mark: Mark 
 
 
 def begin_epoch(connection: sqlite3.Connection, *, beyond: int) -> str:
-    """Give the journal a new epoch, and state its newest state again as the revision after `beyond`: returns the epoch."""
+    """Give the journal a new epoch, and state its newest state again as the revision after `beyond`: returns the epoch.
+
+    Also after the last one that a subscriber has acknowledged: it would wait for it for ever.
+    """
     epoch = new_epoch()
+    cursors = "SELECT COALESCE(MAX(json_extract(CAST(record AS TEXT), '$.cursor')), 0) FROM subscribers"
+    beyond = max(beyond, *connection.execute(cursors).fetchone())
     newest = connection.execute("SELECT document, chain FROM journal ORDER BY revision DESC LIMIT 1").fetchone()
     connection.execute("UPDATE identity SET epoch = ?, base = ?", (epoch, 0 if newest else beyond))
     if newest:
