@@ -403,8 +403,9 @@ class AsyncStateStore:
         while True:
             await asyncio.sleep(timeout_seconds / _LOOKS)
             newest.append(self._in_flight[-1] if self._in_flight else None)
-            if newest[0] in self._in_flight:
-                self._answer_up_to(newest[0], timeout_seconds)
+            overdue = newest[0]
+            if overdue and overdue in self._in_flight:
+                self._answer_up_to(overdue, timeout_seconds)
 
     def _answer_up_to(self, last: _Pending, timeout_seconds: float) -> None:
         error = StorageSlowError(f"the disk has not answered for {timeout_seconds:g} s; the write may or may not count")

@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sidecar import AsyncStateStore, FsmSnapshot, FsmState
 from sidecar.database import Database
@@ -97,7 +98,7 @@ class Follower:
 class InMemory:
     """A store in front of a journal in memory. A restart is a new store."""
 
-    bounds = {"max_revisions": MAX_REVISIONS, "max_bytes": MAX_BYTES, "max_queue": math.inf}
+    bounds: ClassVar = {"max_revisions": MAX_REVISIONS, "max_bytes": MAX_BYTES, "max_queue": math.inf}
     unclean_starts = 0
     failed = False
 
@@ -163,7 +164,7 @@ class InMemory:
 class OnFile(InMemory):
     """A store in front of a SQLite file."""
 
-    bounds = {"max_queue": MAX_QUEUE}
+    bounds: ClassVar = {"max_queue": MAX_QUEUE}
 
     async def open(self):
         self.place = self.folder / "0"

@@ -111,7 +111,7 @@ class Walk(SideBySide):
         try:
             entries = self.run(look())
         except CompactedError as error:
-            assert after + 1 < self.model.oldest == error.oldest
+            assert after + 1 < self.model.oldest == error.oldest  # noqa: PT017  (it may come or not)
         except StorageFailedError:
             assert self.poisoned
         else:
