@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-export SEED
 
 .PHONY: demo test torture check lint format clean
 

@@ -60,14 +60,29 @@ async def test_a_write_that_waits_too_long_is_answered_and_goes_on(database):
     assert (1, 1, True) == (again.entry.revision, store.journal.head, again.replayed)
 
 
-async def test_a_write_that_has_not_waited_long_yet_is_not_given_up(database):
-    """Each has its own time, from its own beginning."""
-    store = AsyncStateStore(journal=SqliteJournal(database))
-    patience = asyncio.create_task(store.answer_overdue(3600.0))
+async def test_each_write_has_the_same_time(database, monkeypatch):
+    """From its own beginning: one that came later is answered later."""
+    store, turn, looks = AsyncStateStore(journal=SqliteJournal(database)), asyncio.sleep, asyncio.Semaphore(0)
+
+    async def look():
+        looks.release()
+        for _ in range(5):
+            await turn(0)
+
     async with busy(database):
-        waiting = asyncio.create_task(store.set(snap()))
-        await asyncio.sleep(0)
-    assert 0 == (await waiting).version
+        monkeypatch.setattr(asyncio, "sleep", lambda seconds: looks.acquire())
+        patience = asyncio.create_task(store.answer_overdue(10.0))
+        early = asyncio.create_task(store.set(snap()))
+        await turn(0)
+        await look()
+        late = asyncio.create_task(store.set(snap()))
+        for _ in range(4):
+            assert (False, False) == (early.done(), late.done())
+            await look()
+        assert (True, False) == (early.done(), late.done())
+        monkeypatch.undo()
+    assert isinstance(early.exception(), StorageSlowError)
+    assert 1 == (await late).version
     patience.cancel()
 
 
@@ -75,11 +90,26 @@ async def test_a_write_that_has_not_waited_long_yet_is_not_given_up(database):
 
 
 class Slow(Process):
-    """A sidecar on a disk whose syncs take long."""
+    """A sidecar whose commits take long."""
 
-    def __init__(self, config_file):  # not as Process starts one
-        delay = f"inject=fsync,fdatasync:delay_enter={int(SYNC_SECONDS * 1e6)}"
-        strace = ["strace", "-D", "-f", "-q", "-o", "/dev/null", "--seccomp-bpf", "-e", "trace=fsync,fdatasync", "-e", delay]
+    def __init__(self, folder, config_file):  # not as Process starts one
+        calls, log = "fsync,fdatasync", f"{on_disk(folder)['path']}-wal"
+        delay = f"inject={calls}:delay_enter={int(SYNC_SECONDS * 1e6)}"
+        strace = [
+            "strace",
+            "-D",
+            "-f",
+            "-q",
+            "-o",
+            "/dev/null",
+            "--seccomp-bpf",
+            "-P",
+            log,
+            "-e",
+            f"trace={calls}",
+            "-e",
+            delay,
+        ]
         command = [*strace, sys.executable, "-m", "sidecar", "run", "--config", str(config_file)]
         self._popen = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         self.pid = self._popen.pid
@@ -97,7 +127,7 @@ def slow(tmp_path):
     started = []
 
     def start(**writes):
-        started.append(Slow(written(tmp_path, journal=on_disk(tmp_path), writes=writes)))
+        started.append(Slow(tmp_path, written(tmp_path, journal=on_disk(tmp_path), writes=writes)))
         started[0].wait_for("ready")
         return started[0]
 

@@ -120,10 +120,18 @@ class SideBySide(RuleBasedStateMachine):
         shown, waiting = [], set(writes)
         while waiting:
             shown.append(self.store.current)
-            _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            self.look_at_winners(done)
             assert (self.store.current.entry.revision if self.store.current else 0) == self.journal.head
         await self.subject.settled()
         return shown
+
+    def look_at_winners(self, done):
+        """A rejection names no winner that is not durable yet."""
+        newest = self.store.current.document.version if self.store.current else -1
+        for write in done:
+            error = None if write.cancelled() else write.exception()
+            assert not isinstance(error, StateVersionError) or error.current.version <= newest
 
     async def together(self, drafts):
         wishes, verdicts = self.decided(drafts)
