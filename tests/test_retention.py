@@ -13,6 +13,8 @@ from sidecar_process import eventually, on_disk, problem_of
 
 from sidecar import AsyncStateStore, FsmSnapshot, FsmState, retention
 from sidecar.database import Database, file_bytes
+from sidecar.errors import StorageFullError
+from sidecar.journal import Request
 from sidecar.journal.memory import MemoryJournal
 from sidecar.journal.sqlite import SqliteJournal
 from sidecar.retention import Clock, Limits, compact, retain
@@ -230,6 +232,24 @@ def test_a_kill_in_the_middle_of_it_leaves_a_journal_that_verifies(tmp_path, lin
     assert head <= asyncio.run(newest(path))
     with contextlib.closing(sqlite3.connect(path)) as connection:
         assert [("ok",)] == connection.execute("PRAGMA integrity_check").fetchall()
+
+
+async def test_what_found_no_room_to_go_is_kept(database):
+    """Answers that are kept for a retry have to be copied first: without room for that nothing is lost, nor forgotten."""
+    journal = SqliteJournal(database)
+    for n in range(20):
+        journal.append(bytes(50_000), lambda *_: None, Request(f"{n}", b"print"))
+    await append(journal, b"head")
+    (pages,) = (await database.read("PRAGMA page_count"))[0]
+    await database.execute(f"PRAGMA max_page_count = {pages}", ())
+    with pytest.raises(StorageFullError):
+        await journal.compact(21)
+    assert (list(range(1, 22)), 20 * 50_000 + 4) == (await kept(journal), journal.size)
+
+    await database.execute("PRAGMA max_page_count = 1000000", ())
+    await journal.compact(21)
+    assert ([21], 4) == (await kept(journal), journal.size)
+    assert [bytes(50_000)] * 20 == [(await journal.answer(n)).document for n in range(1, 21)]
 
 
 # --- seen from outside ---

@@ -91,6 +91,7 @@ class Follower:
             self.gaps.append((self.cursor, error.oldest))
             self.cursor = error.oldest - 1
         else:
+            assert entries or self.cursor >= journal.head, f"nothing after revision {self.cursor}"
             self.seen += entries
             self.cursor += len(entries)
 

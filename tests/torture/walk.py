@@ -43,6 +43,7 @@ class Walk(SideBySide):
     def begin(self, enforcement, moves):
         self.done.rules["begin"] += 1
         self.open(enforcement)
+        self.join(2)
         self.go(moves)
 
     # --- writing ---
@@ -133,16 +134,16 @@ class Walk(SideBySide):
     @healthy
     @step(size=st.integers(1, 4))
     def subscribe(self, size):
-        async def join():
-            return await self.store.subscribe(str(self.written), size)
-
         try:
-            queue = self.run(join())
+            self.join(size)
         except SubscriberLimitError:
             assert len(self.model.readers) == MAX_READERS
         else:
-            assert len(self.model.readers) < MAX_READERS
-            self.model.subscribe(queue, size)
+            assert len(self.model.readers) <= MAX_READERS
+
+    def join(self, size):
+        queue = self.run(self.store.subscribe("reader", size))
+        self.model.subscribe(queue, size)
 
     @step(which=st.integers(0, MAX_READERS - 1), leave=st.booleans())
     def drain(self, which, leave):
@@ -206,14 +207,17 @@ class Walk(SideBySide):
 
     # --- restarts ---
 
-    @step()
-    def restart(self):
+    @step(jump=st.sampled_from([0.0, 0.0, -3600.0, 3600.0]))
+    def restart(self, jump):
+        """Sometimes somebody sets the clock meanwhile."""
+        self.clock.jump += jump
         self.run(self.subject.restart())
         self.started_again()
 
     def started_again(self):
         self.poisoned, self.full = False, None
         self.model.start()
+        self.join(2)
 
     # --- what holds after each step ---
 
@@ -257,16 +261,18 @@ class WalkOnFile(Walk):
         self.judge(wishes, verdicts, writes, killed=True)
 
     @precondition(lambda self: not self.poisoned and not self.full)
-    @step(how=st.sampled_from(["pages", "reserve"]))
-    def fill(self, how):
+    @step(how=st.sampled_from(["pages", "reserve"]), drafts=several)
+    def fill(self, how, drafts):
         self.full = how
         self.run(self.subject.fill(how))
+        self.run(self.together(drafts))
 
     @precondition(lambda self: not self.poisoned and self.full)
     @step()
     def free(self):
         self.run(self.subject.free())
         self.full = None
+        self.go(["IDLE"])
 
     @healthy
     @step()
