@@ -84,6 +84,12 @@ class Requests(Generic[Pending]):
         while self._known and next(iter(self._known.values())).expires_at <= now and self._drop_oldest():
             pass
 
+    def give_up(self, before: int) -> None:
+        """Forget the keys that were answered before a revision, early: there is no room for their answers."""
+        for key in [key for key, known in self._known.items() if isinstance(known.place, int) and known.place < before]:
+            del self._known[key]
+            self.forgotten_early += 1
+
     def _drop_oldest(self) -> bool:
         """Forget the oldest key, unless it is on its way still."""
         key, known = next(iter(self._known.items()))

@@ -64,20 +64,25 @@ async def compact(journal: Journal, limits: Limits, now: float) -> None:
             return
 
 
-async def make_room(journal: Journal, database: Database) -> None:
+async def make_room(store: AsyncStateStore, database: Database) -> None:
     """When the disk is full, forget the oldest revisions step by step until a write fits: it is worth more than its history.
 
-    At least a tenth of the history goes, so that the next writes are not refused as well. Where all of it would not be
-    enough, since somebody else has filled the disk, none is forgotten. Raises `StorageFullError` while there is no room.
+    At least a tenth of the history goes, so that the next writes are not refused as well; and the answers that were kept
+    for a repetition go with it, for they would keep its documents. Where all of it would not be enough, since somebody else
+    has filled the disk, none is forgotten. Raises `StorageFullError` while there is no room.
     """
+    journal = store.journal
     database.shortage.clear()
     if not isinstance(database.last_error, StorageFullError) or (not database.space.low and await _fits(database)):
         return
+    await store.give_up_answers(journal.oldest)
     spared = journal.size * (1 - _FULL_SHARE)
     while journal.oldest < journal.head and database.space.attainable(journal.size):
         if journal.size <= spared and not database.space.low:
             break
-        await journal.compact(await _step(journal))
+        oldest = await _step(journal)
+        await store.give_up_answers(oldest)
+        await journal.compact(oldest)
     await database.probe()  # where there was nothing to forget, what is small may fit all the same
 
 
@@ -111,7 +116,7 @@ async def retain(
             passed.cancel()
         try:
             if database:
-                await make_room(journal, database)
+                await make_room(store, database)
             await store.forget_answers()
             await compact(journal, limits, clock())
         except StorageFullError:  # its writers know

@@ -463,6 +463,11 @@ class AsyncStateStore:
             await self.journal.forget_answers(forgotten + 1)
             self._forgotten = forgotten
 
+    async def give_up_answers(self, before: int) -> None:
+        """Forget the answers before a revision, early: there is no room for them. Raises `StorageError`."""
+        await self.journal.forget_answers(before)
+        self.requests.give_up(before)
+
     async def initialize_if_empty(self) -> None:
         """Write the initial snapshot if there is no state; on return there is one."""
         if self._tail is None:

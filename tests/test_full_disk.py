@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
 
 import pytest
 from sidecar_process import eventually, on_disk, problem_of, receiving, running, written
@@ -284,3 +285,13 @@ async def test_what_is_reserved_is_at_most_an_eighth_of_a_small_disk(disk):
     async with Database(disk / "journal.db", reserve_bytes=64 * MIB, ballast_bytes=8 * MIB) as database:
         assert DISK // 8 == (disk / "journal.db.ballast").stat().st_size
         await database.probe()
+
+
+def test_answers_that_are_kept_for_a_repetition_do_not_keep_it_full(config):
+    """They go with the history: a disk full of them would stay full until their time is over."""
+    with running(config) as sidecar:
+        filler = {"state": "IDLE", "context_data": {"filler": "x" * 60_000}}
+        eventually(lambda: sidecar.api.put("/v1/state", filler, idempotency_key=str(uuid4())).status == 507)
+        for _ in range(100):
+            eventually(lambda: sidecar.api.put("/v1/state", filler, idempotency_key=str(uuid4())).status == 200)
+        assert 0 == sidecar.stop()

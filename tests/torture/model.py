@@ -251,6 +251,12 @@ class Model:
 
     # --- keys ---
 
+    def give_up_answers(self, kept):
+        """Only the answers at these revisions are left."""
+        self.answers = {revision: answer for revision, answer in self.answers.items() if revision in kept}
+        for key in [key for key, known in self.keys.items() if known.revision and known.revision not in kept]:
+            del self.keys[key]
+
     def expire(self):
         while self.keys and next(iter(self.keys.values())).expires <= self.clock.even():
             self._drop_key()

@@ -277,12 +277,15 @@ class WalkOnFile(Walk):
     @healthy
     @step()
     def make_room(self):
-        """History goes for a write to fit, as far as need be; the newest revision stays."""
+        """History goes for a write to fit, as far as need be, and its answers with it; the newest revision stays."""
         before = self.journal.oldest
         try:
-            self.run(make_room(self.journal, self.subject.database))
+            self.run(make_room(self.store, self.subject.database))
         except StorageFullError:
             assert self.full
+        kept = {answer.revision for answer in self.run(self.journal.answered(10**6))}
+        assert self.full or kept == set(self.model.answers)
+        self.model.give_up_answers(kept)
         assert self.full or before == self.journal.oldest
         assert self.journal.oldest <= max(1, self.model.head)
         self.model.compact(self.journal.oldest)
