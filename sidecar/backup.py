@@ -14,7 +14,7 @@ import structlog
 from sidecar.database import Database
 from sidecar.database.copying import Copied, copy
 from sidecar.database.failure import storage_error
-from sidecar.database.schema import sync_folder
+from sidecar.database.schema import sync
 from sidecar.database.space import Space
 from sidecar.errors import BackupRunningError, ConfigError, NoJournalFileError, StorageError, StorageFullError
 from sidecar.metrics import BackupMetrics
@@ -31,7 +31,7 @@ async def backup(database: Database, file: Path) -> Copied:
         copied = await copy(database, temporary, Space(file))
         _refuse_name(file)  # somebody may have made it meanwhile
         os.rename(temporary, file)
-        sync_folder(file.parent)
+        sync(file.parent)
     except OSError as error:
         raise storage_error(file, error) from error
     finally:

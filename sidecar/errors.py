@@ -1,4 +1,4 @@
-"""What can go wrong, in domain words. Each class says what its caller can do; HTTP meanings live in `api/middleware.py`."""
+"""What can go wrong, in domain words. Each class says what its caller can do; HTTP meanings live in `api/problems.py`."""
 
 from collections.abc import Sequence
 

@@ -191,11 +191,11 @@ def served(config_file):
 
 
 class Process:
-    """`python -m sidecar …`. Its standard error is read all the time; `log` has the JSON lines of it."""
+    """`python -m sidecar …`, perhaps with a command before it. Its standard error is read all the time; `log` has its lines."""
 
-    def __init__(self, *arguments, cwd=None, env=None):
+    def __init__(self, *arguments, before=(), cwd=None, env=None):
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", "sidecar", *map(str, arguments)],
+            [*before, sys.executable, "-m", "sidecar", *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -91,12 +91,12 @@ def test_the_exit_codes_are_those_of_the_command():
 
 def test_the_table_of_errors_is_that_of_the_api():
     """Every type in `docs/api.md` can be answered, and the other way round."""
-    from sidecar.api import middleware
+    from sidecar.api import problems
 
     documented = re.findall(r"^\| [^|]+ \| (\d{3}) \| ([^|]+)", DOCUMENTS[2], re.MULTILINE)
     table = {(int(status), kind) for status, kinds in documented for kind in re.findall(r"`([a-z-]+)`", kinds)}
-    answered = {(meaning.status, meaning.type) for meaning in middleware.MEANINGS.values()}
-    answered |= set(middleware.HTTP_TYPES.items())
+    answered = {(meaning.status, meaning.type) for meaning in problems.MEANINGS.values()}
+    answered |= set(problems.HTTP_TYPES.items())
 
     carried = {"state", "to", "allowed", "limit", "oldest", "expected", "current", "path", "rule"}
     assert answered == {(status, kind) for status, kind in table if kind not in carried}

@@ -4,9 +4,6 @@ import asyncio
 import http.client
 import json
 import shutil
-import subprocess
-import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -89,34 +86,11 @@ async def test_each_write_has_the_same_time(database, monkeypatch):
 # --- the process ---
 
 
-class Slow(Process):
-    """A sidecar whose commits take long."""
-
-    def __init__(self, folder, config_file):  # not as Process starts one
-        calls, log = "fsync,fdatasync", f"{on_disk(folder)['path']}-wal"
-        delay = f"inject={calls}:delay_enter={int(SYNC_SECONDS * 1e6)}"
-        strace = [
-            "strace",
-            "-D",
-            "-f",
-            "-q",
-            "-o",
-            "/dev/null",
-            "--seccomp-bpf",
-            "-P",
-            log,
-            "-e",
-            f"trace={calls}",
-            "-e",
-            delay,
-        ]
-        command = [*strace, sys.executable, "-m", "sidecar", "run", "--config", str(config_file)]
-        self._popen = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        self.pid = self._popen.pid
-        self.lines = []
-        self._changed = threading.Condition()
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
+def slowing(folder):
+    """The command in front of a sidecar whose commits take long."""
+    calls, log = "fsync,fdatasync", f"{on_disk(folder)['path']}-wal"
+    delay = f"inject={calls}:delay_enter={int(SYNC_SECONDS * 1e6)}"
+    return ["strace", "-D", "-f", "-q", "-o", "/dev/null", "--seccomp-bpf", "-P", log, "-e", f"trace={calls}", "-e", delay]
 
 
 @pytest.fixture
@@ -127,7 +101,8 @@ def slow(tmp_path):
     started = []
 
     def start(**writes):
-        started.append(Slow(tmp_path, written(tmp_path, journal=on_disk(tmp_path), writes=writes)))
+        config = written(tmp_path, journal=on_disk(tmp_path), writes=writes)
+        started.append(Process("run", "--config", config, before=slowing(tmp_path)))
         started[0].wait_for("ready")
         return started[0]
 

@@ -1,1 +1,1 @@
-"""The HTTP API. Thin handlers: bytes become structs in `wire`, errors become problems in `middleware`."""
+"""The HTTP API. Thin handlers: bytes become structs in `wire`, errors become answers in `problems`."""

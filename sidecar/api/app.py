@@ -15,7 +15,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 
 from sidecar.api import journal, state, subscribers
-from sidecar.api.middleware import problem, problem_of, problem_of_http
+from sidecar.api.problems import problem, problem_of, problem_of_http
 from sidecar.api.request import Parts, Request
 from sidecar.api.routing import Table
 from sidecar.backup import Backups

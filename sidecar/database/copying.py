@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from sidecar.database import Database, file_bytes
 from sidecar.database.chain import link
 from sidecar.database.failure import storage_error
-from sidecar.database.schema import create, sync_file
+from sidecar.database.schema import create, sync
 from sidecar.database.space import Space
 from sidecar.errors import JournalDamagedError, StorageFailedError
 
@@ -186,4 +186,4 @@ class _Target:
     def _finish(self, identity: Sequence[Any]) -> None:
         self._connection.execute(_SET_IDENTITY, identity)
         self._connection.close()
-        sync_file(self._path)
+        sync(self._path)

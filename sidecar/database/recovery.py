@@ -16,7 +16,7 @@ from sidecar.database import chain
 from sidecar.database.failure import storage_error
 from sidecar.database.mark import Mark, MarkFile, mark_path, read_mark
 from sidecar.database.replacing import finish_replacing, set_aside
-from sidecar.database.schema import connect, sync_folder
+from sidecar.database.schema import connect, sync
 from sidecar.epoch import new_epoch
 from sidecar.errors import ForeignFileError, JournalDamagedError
 
@@ -62,7 +62,7 @@ def opened(path: Path, *, accept_data_loss: bool) -> Iterator[Opened]:
     with contextlib.closing(connection), contextlib.closing(MarkFile(path)) as marks:
         marks.write(Mark(found.epoch, found.head, found.chain))
         marks.sync()
-        sync_folder(path.parent)
+        sync(path.parent)
         yield Opened(connection, marks, found)
 
 

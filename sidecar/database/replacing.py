@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from sidecar.database.schema import sync_folder
+from sidecar.database.schema import sync
 
 _FILES = ("", "-wal", "-shm", "-journal", ".hwm")
 
@@ -29,7 +29,7 @@ def replacement_path(path: Path) -> Path:
 def replace(path: Path) -> list[Path]:
     """Put what is prepared in place of the journal at `path`. Returns the names under which the old files are kept."""
     os.rename(prepared_path(path), replacement_path(path))
-    sync_folder(path.parent)
+    sync(path.parent)
     return finish_replacing(path)
 
 
@@ -41,7 +41,7 @@ def finish_replacing(path: Path) -> list[Path]:
         return []
     kept = set_aside(path, "replaced", new.stat().st_mtime, _FILES)
     os.rename(new, path)
-    sync_folder(path.parent)
+    sync(path.parent)
     return kept
 
 
@@ -60,5 +60,5 @@ def set_aside(path: Path, word: str, at: float, suffixes: Iterable[str]) -> list
         with contextlib.suppress(FileNotFoundError):
             os.rename(f"{path}{suffix}", name)
             kept.append(name)
-    sync_folder(path.parent)
+    sync(path.parent)
     return kept

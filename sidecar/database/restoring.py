@@ -17,7 +17,7 @@ from sidecar.database.lock import held
 from sidecar.database.mark import Mark, read_mark
 from sidecar.database.recovery import Found, begin_epoch, inspect, opened
 from sidecar.database.replacing import finish_replacing, give_up_replacing, prepared_path, replace
-from sidecar.database.schema import APPLICATION_ID, connect, schema_of, sync_file
+from sidecar.database.schema import APPLICATION_ID, connect, schema_of, sync
 from sidecar.database.space import Space
 from sidecar.errors import ConfigError, JournalDamagedError
 
@@ -82,7 +82,7 @@ def _prepare(path: Path, backup: Path, known_head: int) -> Found:
         begin_epoch(connection, beyond=max(inspection.found.head, known_head))
         connection.execute("COMMIT")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    sync_file(prepared)
+    sync(prepared)
     return inspection.found
 
 

@@ -80,7 +80,7 @@ def connect(path: Path, *, marked: bool) -> sqlite3.Connection:
         _configure(connection, path)
         _migrate(connection, schema)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()  # what a crash left behind
-        sync_folder(path.parent)
+        sync(path.parent)
         stack.pop_all()
     return connection
 
@@ -95,18 +95,9 @@ def create(connection: sqlite3.Connection) -> None:
     _migrate(connection, 0)
 
 
-def sync_file(path: Path) -> None:
-    """Make the file's content durable."""
+def sync(path: Path) -> None:
+    """Make a file's content durable, or the names in a folder."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in the folder durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
     finally:

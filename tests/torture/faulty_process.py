@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import sys
 import threading
 import time
 import zlib
@@ -20,15 +19,7 @@ EXIT_SECONDS = 5.0
 
 
 class Traced(Process):
-    """A sidecar with a command in front of it."""
-
-    def __init__(self, *command):  # not as Process starts one
-        self._popen = subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        self.pid = self._popen.pid
-        self.lines = []
-        self._changed = threading.Condition()
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
+    """A sidecar whose calls are traced; it may fail to start."""
 
     def started(self):
         """Whether it became ready; if not, it is gone."""
@@ -106,10 +97,8 @@ def prepared(folder):
 def run(folder, fault):
     """One run of the sidecar with this fault, its end, and what was wrong with it."""
     config, log, files = prepared(folder), folder / "log", journal_files(folder / "journal")
-    sidecar = Traced(
-        *injecting(log, files, fault.call if fault else ",".join(CALLS), fault.words if fault else None),
-        *(sys.executable, "-m", "sidecar", "run", "--config", config),
-    )
+    strace = injecting(log, files, fault.call if fault else ",".join(CALLS), fault.words if fault else None)
+    sidecar = Traced("run", "--config", config, before=strace)
     promises = ledger.Promises()
     try:
         complaints = _used(sidecar, promises)

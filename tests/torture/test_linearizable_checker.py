@@ -175,19 +175,21 @@ def flat(broken):
 
 
 def test_the_search_judges_the_same():
-    """A search that knows no journal agrees: on all legal histories, and on nearly all broken ones without unknown outcomes.
+    """A search that knows no journal agrees: on legal histories, and on broken ones without unknown outcomes.
 
-    Where it knows no better, another order would have explained what was seen: but the journal says which one it was.
+    But for the loss of the very last write: nobody has seen anything after it, and only the journal can tell.
     """
-    dice, count, explained = random.Random(seed()), scale(50, 500), 0
+    dice, count = random.Random(seed()), scale(50, 500)
     for _ in range(count):
         journal, history = legal(dice, 192)
         assert ([], True) == (faults(journal, history), linearizable_by_search(history))
-        for broken in (with_stale_read, with_lost_update):
-            journal, history = broken(dice, *legal(dice, 192, unknown=0))
-            assert faults(journal, history)
-            explained += linearizable_by_search(history)
-    assert explained <= count / 5
+        journal, history = with_stale_read(dice, *legal(dice, 192, unknown=0))
+        assert (True, False) == (bool(faults(journal, history)), linearizable_by_search(history))
+        whole, history = legal(dice, 192, unknown=0)
+        journal, history = with_lost_update(dice, whole, history)
+        was_last = list(journal) == list(whole)[:-1]
+        assert (True, was_last) == (bool(faults(journal, history)), linearizable_by_search(history))
+    report(f"checker: {3 * count} histories of 192 operations judged by search as well, {2 * count} of them broken")
 
 
 def test_it_is_fast_enough_for_long_histories():
