@@ -86,6 +86,10 @@ SKIPPED = Family(
     "Revisions that a subscriber was told it will not get.",
     ("reason",),
 )
+GAPS = Family("fsm_webhook_gaps_total", "counter", "Deliveries that told a subscriber of a gap, by its reason.", ("reason",))
+TARGETS_REFUSED = Family(
+    "fsm_webhook_targets_refused_total", "counter", "Connections not made because a rule forbids the address.", ("rule",)
+)
 EVICTIONS = Family("fsm_subscribers_evicted_total", "counter", "Subscribers evicted, by reason.", ("reason",))
 STATUS_CHANGES = Family(
     "fsm_subscriber_status_changes_total", "counter", "Changes of a subscriber's status, by the new one.", ("status",)
@@ -141,6 +145,8 @@ SUBSCRIBERS = Family("fsm_subscribers", "gauge", "Webhook subscribers by status;
 SUBSCRIBERS_LIMIT = Family("fsm_subscribers_limit", "gauge", "Places for subscribers of all kinds together.")
 NOTIFICATIONS = Family("fsm_notifications_total", "counter", "Notifications delivered to subscribers of all kinds.")
 NOTIFICATIONS_FAILED = Family("fsm_notifications_failed_total", "counter", "Notifications given up on.")
+IN_FLIGHT = Family("fsm_webhook_attempts_in_flight", "gauge", "HTTP attempts under way.")
+IN_FLIGHT_LIMIT = Family("fsm_webhook_attempts_in_flight_limit", "gauge", "HTTP attempts that may be under way at once.")
 SUBSCRIBER_CURSOR = Family("fsm_subscriber_cursor", "gauge", "Last revision the subscriber acknowledged.", ("subscriber",))
 SUBSCRIBER_LAG = Family(
     "fsm_subscriber_lag_revisions", "gauge", "Revisions the subscriber has not acknowledged yet.", ("subscriber",)
@@ -193,6 +199,8 @@ class DispatchMetrics:
         self.attempt_seconds = ATTEMPT_SECONDS.histogram(registry)
         self.propagation_seconds = PROPAGATION_SECONDS.histogram(registry)
         self.skipped = SKIPPED.counter(registry)
+        self.gaps = GAPS.counter(registry)
+        self.targets_refused = TARGETS_REFUSED.counter(registry)
         self.evictions = EVICTIONS.counter(registry)
         self.status_changes = STATUS_CHANGES.counter(registry)
         self.subscriptions = SUBSCRIPTIONS.counter(registry)

@@ -21,11 +21,13 @@ from sidecar.config import REQUEST_LINGER_SECONDS, Config, Subscriber, Webhooks,
 from sidecar.config.sections import Retention
 from sidecar.database import Database
 from sidecar.database.lock import refuse_held
+from sidecar.dispatch.connecting import client_session
 from sidecar.dispatch.delivery import Policy
 from sidecar.dispatch.dispatcher import Dispatcher
-from sidecar.dispatch.roster import Roster, Settings
-from sidecar.dispatch.webhook import client_session
-from sidecar.errors import ConfigError, InvalidSnapshotError, JournalDamagedError, StorageError
+from sidecar.dispatch.roster import Roster
+from sidecar.dispatch.subscriber import Settings
+from sidecar.dispatch.target import Targets
+from sidecar.errors import ConfigError, EndpointRefusedError, InvalidSnapshotError, JournalDamagedError, StorageError
 from sidecar.idempotency import Requests
 from sidecar.journal import Journal
 from sidecar.journal.memory import MemoryJournal
@@ -90,6 +92,7 @@ class Service:
     async def start(self, stack: AsyncExitStack) -> None:
         """Start every part, and leave on `stack` how it is stopped."""
         config, registry, health = self._config, self._registry, self._health
+        targets = targets_of(config)
         try:
             ops_at = await _listen(stack, "ops", build_ops(health, registry), config.ops.listen, OPS_LINGER_SECONDS)
         except ConfigError:
@@ -104,16 +107,27 @@ class Service:
             store = await self._open_store(journal, audience)
 
         dispatch_metrics = DispatchMetrics(registry)
-        roster = Roster(database, audience, dispatch_metrics, tombstone_seconds=config.webhooks.tombstone_seconds)
+        webhooks = config.webhooks
+        targets.own_ports.add(ops_at.port)
+        roster = Roster(
+            database,
+            audience,
+            dispatch_metrics,
+            targets,
+            tombstone_seconds=webhooks.tombstone_seconds,
+            secret_overlap_seconds=webhooks.secret_overlap_seconds,
+        )
         with _naming(database):
             await roster.load()
         roster.configure(_configured(config))
         dispatcher = Dispatcher(
             roster=roster,
             journal=journal,
-            session=await stack.enter_async_context(client_session()),
-            policy=_policy(config.webhooks),
-            max_in_flight=config.webhooks.max_in_flight,
+            session=await stack.enter_async_context(
+                client_session(targets, dns_timeout_seconds=webhooks.dns_timeout_seconds)
+            ),
+            policy=_policy(webhooks),
+            max_in_flight=webhooks.max_in_flight,
             audience=audience,
             metrics=dispatch_metrics,
         )
@@ -143,13 +157,14 @@ class Service:
         )
         stack.callback(api.close)
         api_at = await _listen(stack, "api", api, config.api.listen, API_LINGER_SECONDS)
-        registry.register(StateCollector(store, roster, database, backups))
+        targets.own_ports.add(api_at.port)
+        registry.register(StateCollector(store, dispatcher, database, backups))
         _quiet_the_collector()
         health.phase = Phase.READY
         _log.info(
             "ready",
-            api=api_at,
-            ops=ops_at,
+            api=str(api_at),
+            ops=str(ops_at),
             journal=str(database.path) if database else "memory",
             epoch=journal.epoch,
             revision=journal.head,
@@ -287,6 +302,20 @@ def _policy(webhooks: Webhooks) -> Policy:
     )
 
 
+def targets_of(config: Config) -> Targets:
+    """Which addresses may be called. Raises `ConfigError` when a subscriber of the file is not among them."""
+    targets = Targets(config.webhooks.targets, [config.api.listen.port, config.ops.listen.port])
+    problems = []
+    for n, subscriber in enumerate(config.subscribers):
+        try:
+            targets.check(subscriber.url)
+        except EndpointRefusedError as refused:
+            problems.append(f"subscribers[{n}].url: {refused}")
+    if problems:
+        raise ConfigError(problems)
+    return targets
+
+
 def _configured(config: Config) -> list[tuple[str, Settings]]:
     """The subscribers of the config file, with their secrets read."""
     return [(each.id, _settings(each)) for each in config.subscribers]
@@ -295,10 +324,10 @@ def _configured(config: Config) -> list[tuple[str, Settings]]:
 def _settings(each: Subscriber) -> Settings:
     secret = read_secret(each.secret_file) if each.secret_file else None
     timeout = None if each.timeout_seconds is None else float(each.timeout_seconds)
-    return Settings(each.url, secret, timeout, each.max_lag)
+    return Settings(each.url, secret, timeout, each.max_lag, each.on, each.states, each.max_batch)
 
 
-async def _listen(stack: AsyncExitStack, name: str, app: web.Application | Api, at: Listen, linger_seconds: float) -> str:
+async def _listen(stack: AsyncExitStack, name: str, app: web.Application | Api, at: Listen, linger_seconds: float) -> Listen:
     """Serve the application until the stack unwinds; open requests get `linger_seconds` to end. Returns where it listens."""
     runner: web.BaseRunner
     if isinstance(app, Api):
@@ -315,6 +344,6 @@ async def _listen(stack: AsyncExitStack, name: str, app: web.Application | Api, 
     if at.socket_path:
         os.chmod(at.socket_path, 0o600)
         stack.callback(Path(at.socket_path).unlink, missing_ok=True)
-        return str(at)
+        return at
     host, port = runner.addresses[0][:2]
-    return str(Listen(host=host, port=port))
+    return Listen(host=host, port=port)

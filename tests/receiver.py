@@ -14,11 +14,13 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from sidecar.audience import Audience
+from sidecar.config.sections import TargetSettings
 from sidecar.database import Database
+from sidecar.dispatch.connecting import client_session
 from sidecar.dispatch.delivery import Policy
 from sidecar.dispatch.dispatcher import Dispatcher
 from sidecar.dispatch.roster import Roster, Settings
-from sidecar.dispatch.webhook import client_session
+from sidecar.dispatch.target import Targets
 from sidecar.journal.sqlite import SqliteJournal
 from sidecar.metrics import DispatchMetrics
 from sidecar.snapshot import FsmSnapshot, FsmState
@@ -30,6 +32,9 @@ PATIENCE_SECONDS = 20.0
 NEVER_SECONDS = 3600.0
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+TARGETS = Targets(TargetSettings())
+"""This machine and private networks may be called, as by default."""
 
 LONG_READ = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000) SELECT count(*) FROM n"
 """Takes the database a moment."""
@@ -173,11 +178,13 @@ class Receiver:
 
     async def __aexit__(self, *_):
         self._server.close()
+        await _turns()  # a connection that was just accepted is served by now
         for task, writer in self._open.items():
             writer.transport.abort()
             task.cancel()
         if self._open:
             await asyncio.wait(self._open)
+        await _turns()  # and closed
 
     async def _serve(self, reader, writer):
         task = asyncio.current_task()
@@ -207,6 +214,12 @@ class Receiver:
             await give(reader, writer)
         finally:  # in the step that wrote the answer, so before the sender can go on
             self.at_once -= 1
+
+
+async def _turns():
+    """Let the event loop turn a few times."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 class _TlsError(Exception):
@@ -267,13 +280,13 @@ class Sender:
             self.store = AsyncStateStore(journal=self.journal, audience=self.audience)
             await self.store.recover()
             metrics = DispatchMetrics(self.registry)
-            self.roster = Roster(self.database, self.audience, metrics, tombstone_seconds=self._tombstone_seconds)
+            self.roster = Roster(self.database, self.audience, metrics, TARGETS, tombstone_seconds=self._tombstone_seconds)
             await self.roster.load()
             self.roster.configure(self._configured)
             self.dispatcher = Dispatcher(
                 roster=self.roster,
                 journal=self.journal,
-                session=await stack.enter_async_context(client_session()),
+                session=await stack.enter_async_context(client_session(TARGETS)),
                 policy=self._policy,
                 max_in_flight=self._max_in_flight,
                 audience=self.audience,

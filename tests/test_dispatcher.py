@@ -7,8 +7,9 @@ import pytest
 from msgspec.structs import replace
 from receiver import NEVER_SECONDS, PATIENCE_SECONDS, QUICK, Receiver, Sender, answer, busy, hang, held
 
-from sidecar.dispatch.delivery import Delivery, Jump, Places
-from sidecar.dispatch.roster import Reason, Settings, Status, Subscriber
+from sidecar.dispatch.delivery import Delivery, Lane, Places
+from sidecar.dispatch.feed import Jump
+from sidecar.dispatch.subscriber import Reason, Status
 from sidecar.dispatch.webhook import Outcome
 from sidecar.errors import StorageFailedError, StorageFullError, UnknownSubscriberError
 
@@ -61,8 +62,8 @@ async def test_hung_receivers_do_not_delay_a_healthy_one(sender, opened):
 
 
 async def test_so_many_attempts_at_once_as_the_bound_allows(send, opened):
-    """Six receivers that wait, two places: never more than two requests are open, and in the end all are served."""
-    sender, gate = await send(max_in_flight=2), asyncio.Semaphore(0)
+    """Six new receivers that wait, half of four places: never more than two requests are open, and in the end all are served."""
+    sender, gate = await send(max_in_flight=4), asyncio.Semaphore(0)
     receiver = await opened(Receiver(held(gate)))
     await sender.write()
     ids = [f"r{n}" for n in range(6)]
@@ -76,26 +77,26 @@ async def test_so_many_attempts_at_once_as_the_bound_allows(send, opened):
     assert 2 == receiver.most_at_once
 
 
-async def test_those_who_fail_take_no_more_than_a_quarter_of_the_places():
+@pytest.mark.parametrize(("lane", "count"), [(Lane.FAILING, 4), (Lane.NEW, 8), (Lane.PING, 1)])
+async def test_those_who_may_hang_take_no_more_than_their_part_of_the_places(lane, count):
     """They wait for each other; one that is well waits for none of them."""
-    places, inside, gate = Places(8), [], asyncio.Event()
+    places, inside, gate = Places(16), [], asyncio.Event()
 
-    async def attempt(subscriber):
-        async with places.taken(subscriber):
-            inside.append(subscriber.id)
+    async def attempt(lane):
+        async with places.taken(lane):
+            inside.append(lane or "well")
             await gate.wait()
 
-    failing = [Subscriber(f"hung{n}", Settings("http://a/"), failures=1) for n in range(20)]
     async with asyncio.TaskGroup() as group:
-        for each in (*failing, Subscriber("well", Settings("http://a/"))):
+        for each in [lane] * 20 + [None]:
             group.create_task(attempt(each))
         await asyncio.sleep(0)  # all have asked for a place
         await asyncio.sleep(0)
         before = sorted(inside)
         gate.set()
 
-    assert ["hung0", "hung1", "well"] == before
-    assert 21 == len(inside)
+    assert [*[lane] * count, "well"] == before
+    assert (21, 0) == (len(inside), places.in_flight)
 
 
 # --- changing, removing ---

@@ -13,7 +13,7 @@ from sidecar import metrics
 LADDER = {"transitions": {"BOOTING": ["IDLE"], "IDLE": ["ACTIVE", "SHUTDOWN"]}}
 STATES = ["UNSPECIFIED", "BOOTING", "IDLE", "ACTIVE", "ERROR_STATE", "SHUTDOWN"]
 OUTCOMES = ["delivered", "gone", "timeout", "dns", "connect", "tls", "disconnected", "redirect", "busy", "client_error"]
-OUTCOMES += ["server_error", "protocol"]
+OUTCOMES += ["server_error", "protocol", "refused"]
 DECLARED = [each for each in vars(metrics).values() if isinstance(each, metrics.Family)] + list(metrics.STORE_GAUGES.values())
 
 
@@ -130,6 +130,7 @@ AT_ZERO = {
     "fsm_illegal_transitions_total": ["refused", "accepted"],
     "fsm_webhook_attempts_total": OUTCOMES,
     "fsm_webhook_revisions_skipped_total": ["max_lag", "compacted", "suspended"],
+    "fsm_webhook_gaps_total": ["max_lag", "compacted", "suspended"],
     "fsm_subscribers_evicted_total": ["failing", "gone", "unconfigured"],
     "fsm_subscriber_status_changes_total": ["active", "degraded", "suspended", "evicted"],
     "fsm_subscriptions_rejected_total": ["limit", "endpoint"],
@@ -252,12 +253,14 @@ def test_deliveries_are_counted_by_their_outcome(start, hook):
     sidecar.api.put("/v1/subscribers/live", {"url": hook.url})
     eventually(lambda: Scrape(sidecar)["fsm_webhook_attempts_total", "outcome", "connect"])
     eventually(lambda: Scrape(sidecar)["fsm_notifications_total"])
+    sidecar.api.put("/v1/state", {"state": "ACTIVE"})
+    eventually(lambda: Scrape(sidecar)["fsm_notifications_total"] == 2)
     delivered = Scrape(sidecar)
     hook.answers(410)
     sidecar.api.put("/v1/state", {"state": "IDLE"})
     gone = eventually(lambda: (scrape := Scrape(sidecar))["fsm_subscribers_evicted_total", "reason", "gone"] and scrape)
 
-    assert (1, 1) == (
+    assert (2, 1) == (
         delivered["fsm_webhook_attempts_total", "outcome", "delivered"],
         delivered["fsm_propagation_delay_seconds_count"],
     )

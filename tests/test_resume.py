@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from msgspec.structs import replace
-from receiver import LONG_READ, PATIENCE_SECONDS, QUICK, SECRET, Receiver, Sender, busy, hang
+from receiver import LONG_READ, PATIENCE_SECONDS, QUICK, SECRET, TARGETS, Receiver, Sender, busy, hang
 
 from sidecar.audience import Audience
 from sidecar.database import Database
@@ -39,7 +39,7 @@ asyncio.run(main(*sys.argv[1:]))
 async def loaded(database, *, limit=100):
     """A roster as the next process finds it, and its audience."""
     audience = Audience(limit)
-    roster = Roster(database, audience, DispatchMetrics(), tombstone_seconds=3600.0)
+    roster = Roster(database, audience, DispatchMetrics(), TARGETS, tombstone_seconds=3600.0)
     await roster.load()
     return roster, audience
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 from prometheus_client import CollectorRegistry
-from receiver import SECRET
+from receiver import SECRET, TARGETS
 
 from sidecar.audience import Audience
 from sidecar.dispatch.roster import Reason, Roster, Settings, Status
@@ -29,7 +29,7 @@ class Kept(Roster):
     @classmethod
     async def on(cls, database, *, limit=100, tombstone_seconds=3600.0):
         audience, registry = Audience(limit), CollectorRegistry()
-        roster = cls(database, audience, DispatchMetrics(registry), tombstone_seconds=tombstone_seconds)
+        roster = cls(database, audience, DispatchMetrics(registry), TARGETS, tombstone_seconds=tombstone_seconds)
         roster.audience, roster.count = audience, lambda name, **labels: registry.get_sample_value(name, labels)
         await roster.load()
         return roster
@@ -84,7 +84,7 @@ async def test_a_secret_is_made_when_none_is_given_and_kept_until_another_is(ros
 
     assert Secret.parse(made).text == made == kept
     assert made != other.settings.secret
-    assert (SECRET, SECRET) == (console.settings.secret, console.secret.text)
+    assert (SECRET, SECRET) == (console.settings.secret, console.secrets(time.time())[0].text)
 
 
 async def test_a_refused_endpoint_changes_nothing(roster):

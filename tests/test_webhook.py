@@ -12,32 +12,33 @@ from email.utils import formatdate
 import aiohttp
 import pytest
 import uvloop
-from receiver import PATIENCE_SECONDS, SECRET, Receiver, answer, endless, hang, partly, raw, reset
+from receiver import PATIENCE_SECONDS, SECRET, TARGETS, Receiver, answer, endless, hang, partly, raw, reset
 from standardwebhooks import Webhook
 from yarl import URL
 
+from sidecar.dispatch.connecting import client_session
 from sidecar.dispatch.message import Message, ping
 from sidecar.dispatch.secret import Secret
-from sidecar.dispatch.webhook import ANSWER_BYTES, Outcome, attempt, client_session
+from sidecar.dispatch.webhook import ANSWER_BYTES, Outcome, attempt
 
 MESSAGE = Message("k3f9_21_console", "fsm.state.changed", "2026-07-26T10:00:00.000Z", '{"reason": "Tür"}'.encode())
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
 
 
-async def tried(url, *, secret=None, timeout=20.0, connect_timeout=None, message=MESSAGE):
+async def tried(url, *, secrets=(), timeout=20.0, connect_timeout=None, message=MESSAGE):
     """One attempt in a session of its own."""
-    async with client_session() as session:
+    async with client_session(TARGETS) as session:
         return await attempt(
-            session, URL(url), message, secret, aiohttp.ClientTimeout(total=timeout, sock_connect=connect_timeout)
+            session, URL(url), message, secrets, aiohttp.ClientTimeout(total=timeout, sock_connect=connect_timeout)
         )
 
 
 async def tried_at(*answers, count=1, **settings):
     """Attempts one after the other, in one session, at a receiver that gives these answers. Also the receiver."""
-    async with Receiver(*answers) as receiver, client_session() as session:
+    async with Receiver(*answers) as receiver, client_session(TARGETS) as session:
         timeout = aiohttp.ClientTimeout(total=settings.get("timeout", 20.0))
         url = URL(receiver.url)
-        results = [await attempt(session, url, MESSAGE, settings.get("secret"), timeout) for _ in range(count)]
+        results = [await attempt(session, url, MESSAGE, settings.get("secrets", ()), timeout) for _ in range(count)]
         return results, receiver
 
 
@@ -59,7 +60,7 @@ def certificate(tmp_path_factory):
 async def test_the_message_is_posted_as_it_is():
     """The very bytes, as JSON, under Standard Webhooks headers and CloudEvents attributes, and nothing of the client's own."""
     before = int(time.time())
-    _, receiver = await tried_at(secret=Secret.parse(SECRET))
+    _, receiver = await tried_at(secrets=[Secret.parse(SECRET)])
     [request] = receiver.requests
     headers = dict(request.headers)
     timestamp = int(headers.pop("webhook-timestamp"))
@@ -84,7 +85,7 @@ async def test_the_message_is_posted_as_it_is():
 
 async def test_a_receiver_verifies_it_with_the_official_library():
     """Straight from the request's headers and body."""
-    _, receiver = await tried_at(secret=Secret.parse(SECRET))
+    _, receiver = await tried_at(secrets=[Secret.parse(SECRET)])
     [request] = receiver.requests
 
     assert {"reason": "Tür"} == Webhook(SECRET).verify(request.body, request.headers)

@@ -9,9 +9,9 @@ from aiohttp import web
 from sidecar.api import wire
 from sidecar.api.request import Request
 from sidecar.api.routing import Routes
-from sidecar.dispatch.roster import Settings, Status, Subscriber
+from sidecar.dispatch.subscriber import Settings, Start, Status, Subscriber
 from sidecar.dispatch.secret import Secret
-from sidecar.errors import InvalidError
+from sidecar.errors import CompactedError, InvalidError
 from sidecar.units import Seconds
 
 MAX_TIMEOUT_SECONDS = 30.0
@@ -25,23 +25,27 @@ _new_subscriber = wire.Body(wire.NewSubscriber)
 @routes.put("/v1/subscribers/{id}")
 async def put_subscriber(request: Request) -> web.StreamResponse:
     """Register, change or resume a subscriber. Idempotent."""
-    wire.Query(request)
+    query = wire.Query(request, "from")
     subscriber_id = _id(request)
-    return await _register(request, subscriber_id, await _subscriber_write.read(request))
+    return await _register(request, query, subscriber_id, await _subscriber_write.read(request))
 
 
 @routes.post("/v1/subscribers")
 async def post_subscriber(request: Request) -> web.StreamResponse:
     """As `PUT`, with the id in the body, or one made here."""
-    wire.Query(request)
+    query = wire.Query(request, "from")
     change: wire.NewSubscriber = await _new_subscriber.read(request)
-    return await _register(request, change.id or f"sub-{secrets.token_hex(8)}", change)
+    return await _register(request, query, change.id or f"sub-{secrets.token_hex(8)}", change)
 
 
-async def _register(request: Request, subscriber_id: str, change: wire.SubscriberWrite) -> web.StreamResponse:
+async def _register(
+    request: Request, query: wire.Query, subscriber_id: str, change: wire.SubscriberWrite
+) -> web.StreamResponse:
     dispatcher = request.parts.dispatcher
+    settings = _settings(request, change)
+    start = _start(request, query, settings)
     secret_is_made = change.secret is None and not dispatcher.roster.has_secret(subscriber_id)
-    subscriber, added = await dispatcher.register(subscriber_id, _settings(change))
+    subscriber, added = await dispatcher.register(subscriber_id, settings, start)
     view = _view(request, subscriber)
     if secret_is_made:
         view["secret"] = subscriber.settings.secret  # told once, to whoever registered first
@@ -49,7 +53,7 @@ async def _register(request: Request, subscriber_id: str, change: wire.Subscribe
     return wire.answer(view, status=201 if added else 200, headers=headers)
 
 
-def _settings(change: wire.SubscriberWrite) -> Settings:
+def _settings(request: Request, change: wire.SubscriberWrite) -> Settings:
     timeout = None
     if change.timeout is not None:
         timeout = float(wire.duration(change.timeout, path="$.timeout", most=MAX_TIMEOUT_SECONDS))
@@ -58,7 +62,29 @@ def _settings(change: wire.SubscriberWrite) -> Settings:
             Secret.parse(change.secret)
         except ValueError as error:
             raise InvalidError(str(error), path="$.secret") from None
-    return Settings(change.url, change.secret, timeout, change.max_lag)
+    known = request.parts.store.machine.states.__members__
+    for n, state in enumerate(change.states or ()):
+        if state not in known:
+            raise InvalidError(f"not a state; the states are {', '.join(known)}", path=f"$.states[{n}]")
+    return Settings(change.url, change.secret, timeout, change.max_lag, change.on, change.states, change.max_batch)
+
+
+def _start(request: Request, query: wire.Query, settings: Settings) -> Start | None:
+    """Where `?from=` asks to begin. Raises `CompactedError`, and `InvalidError` for what could not be delivered from there."""
+    text = query.text("from")
+    if text in (None, "latest"):
+        return Start(None) if text else None
+    journal = request.parts.store.journal
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:20]) <= journal.head + 1):
+        raise InvalidError(f"expected latest, or a revision from 1 to {journal.head + 1}", path="from")
+    revision = int(text)
+    if revision < journal.oldest:
+        raise CompactedError(journal.oldest)
+    max_lag = request.parts.dispatcher.max_lag(settings)
+    if journal.head - revision + 1 > max_lag:
+        least = journal.head + 1 - max_lag
+        raise InvalidError(f"{revision} is further back than max_lag ({max_lag}): begin at {least} or later, or raise it", path="from")
+    return Start(revision)
 
 
 @routes.get("/v1/subscribers")
@@ -92,6 +118,15 @@ async def ping_subscriber(request: Request) -> web.StreamResponse:
     return wire.answer({"outcome": attempt.outcome, "status": attempt.status, "seconds": attempt.seconds})
 
 
+@routes.post("/v1/subscribers/{id}/rotate")
+async def rotate_secret(request: Request) -> web.StreamResponse:
+    """Make a new secret, told once; the old one signs beside it until `previous_valid_until`."""
+    wire.Query(request)
+    subscriber = await request.parts.dispatcher.roster.rotate(_id(request))
+    until = subscriber.old_secrets[0].until if subscriber.old_secrets else None
+    return wire.answer({"id": subscriber.id, "secret": subscriber.settings.secret, "previous_valid_until": until})
+
+
 def _id(request: Request) -> str:
     try:
         return msgspec.convert(request.placeholders["id"], wire.SubscriberId)
@@ -109,6 +144,9 @@ def _view(request: Request, subscriber: Subscriber) -> dict[str, Any]:
         "url": subscriber.settings.url,
         "timeout": None if timeout is None else str(Seconds(timeout)),
         "max_lag": subscriber.settings.max_lag,
+        "on": subscriber.settings.on,
+        "states": subscriber.settings.states,
+        "max_batch": subscriber.settings.max_batch,
         "source": "config" if subscriber.configured else "api",
         "status": subscriber.status,
         "cursor": subscriber.cursor,

@@ -4,12 +4,13 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
 from sidecar.api.answer import NO_HEADERS, Answer
 from sidecar.api.request import Request
+from sidecar.config.sections import MAX_BATCH
 from sidecar.conflicts import NO_VERSION, Expectation
 from sidecar.document import SnapshotDocument, TransitionDocument, split_path
 from sidecar.errors import InvalidError, MalformedError, MediaTypeError
@@ -66,6 +67,9 @@ class SubscriberWrite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     secret: str | None = None
     timeout: Any = None  # `duration` says better than a type what is expected
     max_lag: Annotated[int, msgspec.Meta(ge=0, le=MAX_VERSION)] | None = None
+    on: Annotated[tuple[Literal["transition", "update"], ...], msgspec.Meta(min_length=1)] = ("transition", "update")
+    states: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=256)] | None = None
+    max_batch: Annotated[int, msgspec.Meta(ge=1, le=MAX_BATCH)] = 1
 
 
 class NewSubscriber(SubscriberWrite, frozen=True, forbid_unknown_fields=True):
@@ -241,6 +245,9 @@ class Query:
         if value not in ("true", "false"):
             raise MalformedError(f"the query parameter {name} is true or false")
         return value == "true"
+
+    def text(self, name: str) -> str | None:
+        return self._values.get(name)
 
     def integer(self, name: str, *, default: int, least: int, most: int) -> int:
         text = self._values.get(name)

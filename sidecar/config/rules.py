@@ -57,6 +57,10 @@ def _subscriber_rules(config: Config) -> Iterator[Problem]:
     if len(config.subscribers) > limit:
         text = f"{len(config.subscribers)} subscribers, and store.max_subscribers is {limit}; raise it, or remove some"
         yield Problem(("subscribers",), text, (("store", "max_subscribers"),))
+    for n, subscriber in enumerate(config.subscribers):
+        for m, state in enumerate(subscriber.states or ()):
+            if state not in config.fsm.states:
+                yield Problem(("subscribers", n, "states", m), _unknown_state(state, config.fsm), (("fsm", "states"),))
 
 
 def _webhook_rules(webhooks: Webhooks) -> Iterator[Problem]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection
-from ipaddress import AddressValueError, IPv6Address
+from ipaddress import AddressValueError, IPv6Address, ip_network
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -64,6 +64,13 @@ def _is_host(host: str) -> bool:
         return False
 
 
+def _network(text: str) -> None:
+    try:
+        ip_network(text)
+    except ValueError:
+        raise misfit("an address or a network such as 10.1.2.3 or 10.1.0.0/16", text) from None
+
+
 def _journal_path(path: str) -> None:
     if path in ("", ":memory:"):
         raise ValueError("expected the path of a file; to keep nothing across a restart write `backend: memory`")
@@ -90,6 +97,9 @@ State = Annotated[str, _state_name]
 Targets = Annotated[tuple[str, ...], _length(0, _MAX_STATES)]
 Transitions = Annotated[dict[str, Targets], _length(0, _MAX_STATES)]
 SubscriberId = Annotated[str, _subscriber_id]
+Networks = Annotated[tuple[Annotated[str, _network], ...], _length(0, 256)]
+Changes = Annotated[tuple[Literal["transition", "update"], ...], _length(1)]
+MAX_BATCH = 100
 
 
 class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -175,11 +185,22 @@ class EvictAfter(Struct, frozen=True, kw_only=True):
     time_seconds: Duration = msgspec.field(default=Seconds(900), name="time")
 
 
+class TargetSettings(Struct, frozen=True, kw_only=True):
+    """Which addresses may be called. `allow` and `deny` are about addresses; some are never called, whatever is allowed."""
+
+    loopback: bool = True
+    private: bool = True
+    public: Literal["https", "any", "none"] = "https"
+    allow: Networks = ()
+    deny: Networks = ()
+
+
 class Webhooks(Struct, frozen=True, kw_only=True):
     """How subscribers are called. `max_lag` counts revisions; 0: only the latest."""
 
     timeout_seconds: Timeout = msgspec.field(default=Seconds(5), name="timeout")
     connect_timeout_seconds: Timeout = msgspec.field(default=Seconds(2), name="connect_timeout")
+    dns_timeout_seconds: Timeout = msgspec.field(default=Seconds(2), name="dns_timeout")
     retry_seconds: Annotated[tuple[Duration, ...], _length(1)] = msgspec.field(
         default=(Seconds(0.5), Seconds(1), Seconds(2), Seconds(5), Seconds(15), Seconds(30)), name="retry"
     )
@@ -189,6 +210,8 @@ class Webhooks(Struct, frozen=True, kw_only=True):
     tombstone_seconds: Duration = msgspec.field(default=Seconds(86400), name="tombstone")
     max_lag: Amount = 1024
     max_in_flight: Count = 64
+    secret_overlap_seconds: Pause = msgspec.field(default=Seconds(86400), name="secret_overlap")
+    targets: TargetSettings = TargetSettings()
 
 
 class Subscriber(Struct, frozen=True, kw_only=True):
@@ -199,6 +222,9 @@ class Subscriber(Struct, frozen=True, kw_only=True):
     secret_file: str | None = None
     timeout_seconds: Timeout | None = msgspec.field(default=None, name="timeout")
     max_lag: Amount | None = None
+    on: Changes = ("transition", "update")
+    states: Annotated[tuple[str, ...], _length(1, _MAX_STATES)] | None = None
+    max_batch: Annotated[int, _between(1, MAX_BATCH)] = 1
 
 
 class Health(Struct, frozen=True, kw_only=True):

@@ -14,16 +14,20 @@ from yarl import URL
 
 from sidecar.audience import Audience
 from sidecar.dispatch import message
-from sidecar.dispatch.roster import Reason, Roster, Status, Subscriber
+from sidecar.dispatch.feed import Due, Feed
+from sidecar.dispatch.roster import Roster
+from sidecar.dispatch.subscriber import Reason, Status, Subscriber
 from sidecar.dispatch.webhook import Attempt, Outcome, attempt
-from sidecar.errors import CompactedError
-from sidecar.journal import Entry, Journal
+from sidecar.journal import Journal
 from sidecar.metrics import DispatchMetrics
 
 JITTER = 0.2
 """Each wait is up to a fifth shorter or longer, so that subscribers that failed together do not come back together."""
 
-_SLOW = (Outcome.REDIRECT, Outcome.CLIENT_ERROR, Outcome.PROTOCOL, Outcome.GONE)
+REPEATS = 100
+"""After so many revisions a cursor is saved before the next delivery: no more are repeated after a crash."""
+
+_SLOW = (Outcome.REDIRECT, Outcome.CLIENT_ERROR, Outcome.PROTOCOL, Outcome.GONE, Outcome.REFUSED)
 """The receiver answered, and would answer the same in a second: its owner has to mend something."""
 
 
@@ -54,45 +58,39 @@ class Policy(msgspec.Struct, frozen=True):
         return failures >= self.evict_failures and failing_seconds >= self.evict_seconds
 
 
-class Jump(StrEnum):
-    """Why a subscriber gets the newest revision instead of the next one."""
+class Lane(StrEnum):
+    """Whose attempts are to take only a part of all places."""
 
-    MAX_LAG = "max_lag"
-    COMPACTED = "compacted"
-    SUSPENDED = "suspended"
-
-
-def next_revision(cursor: int | None, *, head: int, oldest: int, max_lag: int, suspended: bool) -> tuple[int, Jump | None]:
-    """The revision to deliver after `cursor` (None: the first one), and why it is not simply the next one."""
-    if cursor is None:
-        return head, None
-    if suspended:
-        return head, Jump.SUSPENDED
-    if cursor + 1 < oldest:
-        return head, Jump.COMPACTED
-    if head - cursor > max_lag:
-        return head, Jump.MAX_LAG
-    return cursor + 1, None
+    FAILING = "failing"
+    NEW = "new"
+    PING = "ping"
 
 
 class Places:
-    """At most so many attempts at once; of these, those who fail get a quarter.
+    """At most so many attempts at once: a quarter for receivers that fail, half for those not known yet, a few for pings.
 
     So receivers that hang keep the healthy ones waiting no longer than their own first timeout.
     """
 
     def __init__(self, max_in_flight: int) -> None:
+        self.limit = max_in_flight
+        self.in_flight = 0
         self._all = asyncio.Semaphore(max_in_flight)
-        self._failing = asyncio.Semaphore(max(1, max_in_flight // 4))
+        parts = {Lane.FAILING: 4, Lane.NEW: 2, Lane.PING: 16}
+        self._lanes = {lane: asyncio.Semaphore(max(1, max_in_flight // part)) for lane, part in parts.items()}
 
     @asynccontextmanager
-    async def taken(self, subscriber: Subscriber) -> AsyncIterator[None]:
-        """Wait for a place, and hold it while the block runs."""
+    async def taken(self, lane: Lane | None) -> AsyncIterator[None]:
+        """Wait for a place, and hold it while the block runs. None: the receiver is known to be well."""
         async with AsyncExitStack() as stack:
-            if subscriber.failures or subscriber.status is not Status.ACTIVE:
-                await stack.enter_async_context(self._failing)
+            if lane:
+                await stack.enter_async_context(self._lanes[lane])
             await stack.enter_async_context(self._all)
-            yield
+            self.in_flight += 1
+            try:
+                yield
+            finally:
+                self.in_flight -= 1
 
 
 class Delivery:
@@ -118,8 +116,10 @@ class Delivery:
         self._policy = policy
         self._audience = audience
         self._metrics = metrics
+        self._feed = Feed(subscriber, journal, policy.max_lag)
         self._poked = asyncio.Event()
-        self._attempted: int | None = None
+        self._due: Due | None = None  # attempted, and not acknowledged
+        self._well_at = subscriber.settings.url if subscriber.cursor is not None and not subscriber.failures else None
         self._failing_since: float | None = None
         if subscriber.failures:
             self._failing_since = time.monotonic() - subscriber.failing_seconds
@@ -127,30 +127,47 @@ class Delivery:
     async def run(self) -> None:
         """Deliver, wait, deliver again."""
         while self.subscriber.status is not Status.EVICTED:
-            entry, jump = await self._next()
-            if self._attempted not in (None, entry.revision):
-                self._audience.notifications_failed += 1  # tried, and now passed over
-            self._attempted = entry.revision
+            due = self._due = self._kept(await self._feed.next())
+            if due.skipped:  # or after a crash the same message would tell of another gap
+                await self._roster.save(self.subscriber, after=0)
             self._poked.clear()  # before the attempt: what changes during it is not seen by it
-            result = await self.send(
-                message.changed(
-                    entry, epoch=self._journal.epoch, subscriber_id=self.subscriber.id, cursor=self.subscriber.cursor
-                )
-            )
+            url = self.subscriber.settings.url
+            result = await self.send(self._message_of(due), self._lane)
             if not self._roster.knows(self.subscriber):
                 return  # removed meanwhile
             self._roster.record(self.subscriber, result)
             if result.outcome is Outcome.DELIVERED:
-                first = self.subscriber.cursor is None
-                self._delivered(entry, jump)
-                if first:  # or a crash would begin again at a later revision, and nobody would be told of those between
-                    await self._roster.save(self.subscriber)
+                self._well_at = url
+                await self._delivered(due)
             else:
                 await self._wait(self._failed(result), result.retry_after_seconds)
 
-    def _message_of(self, entry: Entry) -> message.Message:
+    def _kept(self, due: Due) -> Due:
+        """What was attempted before, so that a retry is the same, unless there is a reason for something else by now."""
+        before = self._due
+        if before is None:
+            return due
+        if due.first == before.first and not (due.skipped or before.skipped):
+            return before if len(before.entries) <= self.subscriber.settings.max_batch else due
+        self._audience.notifications_failed += sum(entry.revision < due.first for entry in before.entries)
+        return due
+
+    def _message_of(self, due: Due) -> message.Message:
         subscriber = self.subscriber
-        return message.changed(entry, epoch=self._journal.epoch, subscriber_id=subscriber.id, cursor=subscriber.cursor)
+        return message.changed(
+            due.entries,
+            epoch=self._journal.epoch,
+            subscriber_id=subscriber.id,
+            previous=subscriber.acknowledged,
+            skipped=due.skipped,
+        )
+
+    @property
+    def _lane(self) -> Lane | None:
+        subscriber = self.subscriber
+        if subscriber.failures or subscriber.status is not Status.ACTIVE:
+            return Lane.FAILING
+        return None if subscriber.settings.url == self._well_at else Lane.NEW
 
     def poke(self) -> None:
         """Try again now instead of waiting: the subscriber has changed, or was seen alive."""
@@ -161,48 +178,43 @@ class Delivery:
         """Nothing is on its way: all is acknowledged, or the subscriber is not well and nobody should wait for it."""
         return self.subscriber.status is not Status.ACTIVE or (self.subscriber.cursor or 0) >= self._journal.head
 
-    async def send(self, body: message.Message) -> Attempt:
-        """One attempt, when a slot is free."""
+    async def ping(self) -> Attempt:
+        """One attempt with a message that carries no state."""
+        ping = message.ping(epoch=self._journal.epoch, subscriber_id=self.subscriber.id, now=time.time())
+        return await self.send(ping, Lane.PING)
+
+    async def send(self, body: message.Message, lane: Lane | None) -> Attempt:
+        """One attempt, when there is a place."""
         settings = self.subscriber.settings
         timeout = aiohttp.ClientTimeout(
             total=settings.timeout_seconds or self._policy.timeout_seconds,
             sock_connect=self._policy.connect_timeout_seconds,
         )
-        async with self._places.taken(self.subscriber):
-            result = await attempt(self._session, URL(settings.url), body, self.subscriber.secret, timeout)
+        async with self._places.taken(lane):
+            result = await attempt(self._session, URL(settings.url), body, self.subscriber.secrets(time.time()), timeout)
         self._metrics.attempts.labels(result.outcome).inc()
         self._metrics.attempt_seconds.observe(result.seconds)
+        if result.rule:
+            self._metrics.targets_refused.labels(result.rule).inc()
         return result
 
-    async def _next(self) -> tuple[Entry, Jump | None]:
-        """The entry to deliver next; waits until there is one."""
-        subscriber, journal = self.subscriber, self._journal
-        while True:
-            await journal.beyond(subscriber.cursor or 0)
-            revision, jump = next_revision(
-                subscriber.cursor,
-                head=journal.head,
-                oldest=journal.oldest,
-                max_lag=self._policy.max_lag if subscriber.settings.max_lag is None else subscriber.settings.max_lag,
-                suspended=subscriber.status is Status.SUSPENDED,
-            )
-            try:
-                (entry,) = await journal.read(revision - 1, 1)
-            except CompactedError:
-                continue  # compacted while we looked: look again
-            return entry, jump
-
-    def _delivered(self, entry: Entry, jump: Jump | None) -> None:
-        subscriber = self.subscriber
-        skipped = entry.revision - subscriber.cursor - 1 if subscriber.cursor is not None else 0
-        if jump and skipped:
-            self._metrics.skipped.labels(jump).inc(skipped)
-        self._metrics.propagation_seconds.observe(max(0.0, time.time() - entry.appended_at))
-        self._audience.notifications_sent += 1
-        subscriber.cursor, self._attempted = entry.revision, None
-        subscriber.last_success_at = time.time()
+    async def _delivered(self, due: Due) -> None:
+        subscriber, now = self.subscriber, time.time()
+        first = subscriber.acknowledged is None
+        if due.jump:
+            self._metrics.gaps.labels(due.jump).inc()
+            self._metrics.skipped.labels(due.jump).inc(due.skipped)
+        if not first:  # the first one is as old as the state is
+            for entry in due.entries:
+                self._metrics.propagation_seconds.observe(max(0.0, now - entry.appended_at))
+        self._audience.notifications_sent += len(due.entries)
+        subscriber.cursor = subscriber.delivered = due.last
+        self._due = None
+        subscriber.last_success_at = now
         subscriber.failures, subscriber.failing_seconds, self._failing_since = 0, 0.0, None
         self._roster.set_status(subscriber, Status.ACTIVE)
+        # after the first: or a crash would begin again at a later revision, and nobody would be told of those between
+        await self._roster.save(subscriber, after=0 if first else REPEATS)
 
     def _failed(self, result: Attempt) -> float:
         """Count the failure and draw the consequence. Returns the seconds to wait.

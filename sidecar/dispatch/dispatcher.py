@@ -7,9 +7,11 @@ from typing import NamedTuple
 import aiohttp
 
 from sidecar.audience import Audience
-from sidecar.dispatch import message
-from sidecar.dispatch.delivery import Delivery, Jump, Places, Policy
-from sidecar.dispatch.roster import Reason, Roster, Settings, Status, Subscriber
+from sidecar.dispatch.delivery import Delivery, Places, Policy
+from sidecar.dispatch.feed import Jump
+from sidecar.dispatch.roster import Roster
+from sidecar.dispatch.subscriber import Reason, Settings, Start, Status, Subscriber
+from sidecar.dispatch.target import Rule
 from sidecar.dispatch.webhook import Attempt, Outcome
 from sidecar.journal import Journal
 from sidecar.metrics import DispatchMetrics
@@ -26,7 +28,10 @@ class _Served(NamedTuple):
 
 
 class Dispatcher:
-    """Starts and stops the loops as subscribers come and go. `run` is its core task; `stamped_at` says when it last turned."""
+    """Starts and stops the loops as subscribers come and go. `run` is its core task; `stamped_at` says when it last turned.
+
+    `places` are those for attempts.
+    """
 
     def __init__(
         self,
@@ -46,7 +51,7 @@ class Dispatcher:
         self._policy = policy
         self._audience = audience
         self._metrics = metrics
-        self._places = Places(max_in_flight)
+        self.places = Places(max_in_flight)
         self._served: dict[str, _Served] = {}
         self._group = asyncio.TaskGroup()
         _create_at_zero(metrics)
@@ -85,21 +90,25 @@ class Dispatcher:
             roster=self.roster,
             journal=self._journal,
             session=self._session,
-            places=self._places,
+            places=self.places,
             policy=self._policy,
             audience=self._audience,
             metrics=self._metrics,
         )
 
-    async def register(self, subscriber_id: str, settings: Settings) -> tuple[Subscriber, bool]:
+    async def register(self, subscriber_id: str, settings: Settings, start: Start | None = None) -> tuple[Subscriber, bool]:
         """As `Roster.register`; its deliveries start, or go on with the new settings at once."""
-        subscriber, added = await self.roster.register(subscriber_id, settings)
+        subscriber, added = await self.roster.register(subscriber_id, settings, start)
         served = self._served.get(subscriber_id)
-        if added or served is None:
+        if added or start or served is None:
             self._serve(subscriber)
         else:
             served.delivery.poke()
         return subscriber, added
+
+    def max_lag(self, settings: Settings) -> int:
+        """How far behind a subscriber with these settings may be, in revisions."""
+        return self._policy.max_lag if settings.max_lag is None else settings.max_lag
 
     async def remove(self, subscriber_id: str) -> None:
         """As `Roster.remove`; its deliveries stop."""
@@ -115,7 +124,7 @@ class Dispatcher:
         subscriber = self.roster.get(subscriber_id)
         served = self._served.get(subscriber_id)
         delivery = served.delivery if served else self._delivery_to(subscriber)
-        result = await delivery.send(message.ping(epoch=self._journal.epoch, subscriber_id=subscriber_id, now=time.time()))
+        result = await delivery.ping()
         if result.outcome is Outcome.DELIVERED:
             delivery.poke()
         return result
@@ -135,6 +144,9 @@ def _create_at_zero(metrics: DispatchMetrics) -> None:
         metrics.attempts.labels(outcome)
     for jump in Jump:
         metrics.skipped.labels(jump)
+        metrics.gaps.labels(jump)
+    for rule in Rule:
+        metrics.targets_refused.labels(rule)
     for reason in Reason:
         metrics.evictions.labels(reason)
     for status in Status:

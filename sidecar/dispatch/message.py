@@ -1,6 +1,7 @@
-"""What a webhook carries: one revision for one subscriber, the same id and the same bytes on every attempt."""
+"""What a webhook carries: one revision, or a batch, for one subscriber; the same id and the same bytes on every attempt."""
 
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -8,6 +9,7 @@ import msgspec
 from sidecar.journal import Entry
 
 CHANGED = "fsm.state.changed"
+BATCH = "fsm.state.batch"
 PING = "fsm.ping"
 
 
@@ -29,6 +31,15 @@ class _Changed(msgspec.Struct, frozen=True):
     snapshot: msgspec.Raw
 
 
+class _Batch(msgspec.Struct, frozen=True):
+    epoch: str
+    revision: int
+    previous_revision: int
+    skipped: int
+    initial: bool
+    changes: list[_Changed]
+
+
 class _Event(msgspec.Struct, frozen=True):
     type: str
     timestamp: str
@@ -38,12 +49,24 @@ class _Event(msgspec.Struct, frozen=True):
 _encode = msgspec.json.Encoder().encode
 
 
-def changed(entry: Entry, *, epoch: str, subscriber_id: str, cursor: int | None) -> Message:
-    """The message of one revision to a subscriber that last acknowledged `cursor`; None: this is its first one."""
-    previous = cursor or 0
-    skipped = 0 if cursor is None else entry.revision - cursor - 1
-    data = _Changed(epoch, entry.revision, previous, skipped, cursor is None, msgspec.Raw(entry.document))
-    return _message(f"{epoch}_{entry.revision}_{subscriber_id}", CHANGED, entry.appended_at, _encode(data))
+def changed(entries: Sequence[Entry], *, epoch: str, subscriber_id: str, previous: int | None, skipped: int) -> Message:
+    """The message of these revisions, oldest first; of more than one, a batch.
+
+    `previous`: the last revision that the subscriber acknowledged, None: this is its first one. `skipped`: so many after
+    that are passed over.
+    """
+    last = entries[-1]
+    first = _changed(entries[0], epoch, previous, skipped)
+    if len(entries) == 1:
+        return _message(f"{epoch}_{last.revision}_{subscriber_id}", CHANGED, last.appended_at, _encode(first))
+    pairs = zip(entries, entries[1:], strict=False)
+    changes = [first, *(_changed(entry, epoch, before.revision, 0) for before, entry in pairs)]
+    data = _Batch(epoch, last.revision, first.previous_revision, skipped, first.initial, changes)
+    return _message(f"{epoch}_{first.revision}-{last.revision}_{subscriber_id}", BATCH, last.appended_at, _encode(data))
+
+
+def _changed(entry: Entry, epoch: str, previous: int | None, skipped: int) -> _Changed:
+    return _Changed(epoch, entry.revision, previous or 0, skipped, previous is None, msgspec.Raw(entry.document))
 
 
 def ping(*, epoch: str, subscriber_id: str, now: float) -> Message:

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from enum import StrEnum
 from functools import partial
 
 import msgspec
@@ -12,7 +11,8 @@ import structlog
 from sidecar.audience import Audience, Seat
 from sidecar.database import Database
 from sidecar.dispatch.secret import Secret
-from sidecar.dispatch.target import check_url
+from sidecar.dispatch.subscriber import OldSecret, Reason, Settings, Start, Status, Subscriber
+from sidecar.dispatch.target import Targets
 from sidecar.dispatch.webhook import Attempt
 from sidecar.errors import (
     ConfiguredSubscriberError,
@@ -32,73 +32,35 @@ _SAVE = "INSERT INTO subscribers (id, record) VALUES (?, ?) ON CONFLICT (id) DO 
 _DELETE = "DELETE FROM subscribers WHERE id = ?"
 
 
-class Status(StrEnum):
-    """A subscriber's life. One success makes it active again; an evicted one comes back when it is registered again."""
+_RENEWED = ("settings", "old_secrets", "cursor", "delivered", "failures", "failing_seconds", "evicted_at", "evicted_reason")
 
-    ACTIVE = "active"
-    DEGRADED = "degraded"
-    SUSPENDED = "suspended"
-    EVICTED = "evicted"
-
-
-class Reason(StrEnum):
-    """Why a subscriber was evicted."""
-
-    FAILING = "failing"
-    GONE = "gone"
-    UNCONFIGURED = "unconfigured"
-
-
-class Settings(msgspec.Struct, frozen=True):
-    """What a subscriber asks for. `max_lag` in revisions. None: the default of the configuration."""
-
-    url: str
-    secret: str | None = None
-    timeout_seconds: float | None = None
-    max_lag: int | None = None
-
-
-class Subscriber(msgspec.Struct):
-    """One subscriber. `cursor`: the last revision it acknowledged; None: nothing yet.
-
-    `failures` are consecutive, `failing_seconds` is the time since the first of them. `…_at`: seconds since the Unix epoch.
-    """
-
-    id: str
-    settings: Settings
-    configured: bool = False
-    cursor: int | None = None
-    status: Status = Status.ACTIVE
-    failures: int = 0
-    failing_seconds: float = 0.0
-    last_outcome: str | None = None
-    last_http_status: int | None = None
-    last_success_at: float = 0.0
-    evicted_at: float = 0.0
-    evicted_reason: Reason | None = None
-
-    def lag(self, head: int) -> int:
-        """Revisions still to come, up to `head`; for a new subscriber just the first one."""
-        return min(head, 1) if self.cursor is None else head - self.cursor
-
-    @property
-    def secret(self) -> Secret | None:
-        return Secret.parse(self.settings.secret) if self.settings.secret else None
+MAX_OLD_SECRETS = 3
+"""So many replaced secrets sign at most; whoever rotates faster loses the oldest."""
 
 
 class Roster:
     """The subscribers by id; the evicted ones stay as tombstones for a while. Without a database it lives in memory."""
 
     def __init__(
-        self, database: Database | None, audience: Audience, metrics: DispatchMetrics, *, tombstone_seconds: float
+        self,
+        database: Database | None,
+        audience: Audience,
+        metrics: DispatchMetrics,
+        targets: Targets,
+        *,
+        tombstone_seconds: float,
+        secret_overlap_seconds: float = 86400.0,
     ) -> None:
         self._database = database
         self._audience = audience
         self._metrics = metrics
+        self._targets = targets
         self._tombstone_seconds = tombstone_seconds
+        self._secret_overlap_seconds = secret_overlap_seconds
         self._subscribers: dict[str, Subscriber] = {}
         self._seats: dict[str, Seat] = {}
         self._unsaved: set[str] = set()
+        self._saved_cursors: dict[str, int | None] = {}
         self._tell_good, self._tell_bad = Summarised(_log.info), Summarised(_log.warning)
         self._removing: str | None = None  # not to be saved any more
         self._changing = asyncio.Lock()  # registrations and removals, one after the other: each waits for the disk
@@ -112,6 +74,7 @@ class Roster:
             except msgspec.DecodeError as error:
                 raise JournalDamagedError(f"the journal has a subscriber that cannot be read: {error}") from error
             self._subscribers[subscriber.id] = subscriber
+            self._saved_cursors[subscriber.id] = subscriber.cursor
             if subscriber.status is not Status.EVICTED:
                 seat = self._seats[subscriber.id] = self._audience.admit(subscriber.id)
                 seat.active = subscriber.status is not Status.SUSPENDED
@@ -124,12 +87,12 @@ class Roster:
         for subscriber_id, settings in wanted.items():
             self._install(subscriber_id, settings, configured=True)  # also when others hold all places: the file was checked
 
-    async def register(self, subscriber_id: str, settings: Settings) -> tuple[Subscriber, bool]:
+    async def register(self, subscriber_id: str, settings: Settings, start: Start | None = None) -> tuple[Subscriber, bool]:
         """Register, change or bring back a subscriber; durable on return. True: it was not served before.
 
-        A secret that is not given stays as it was; a new subscriber gets one made. Raises `SubscriberLimitError`,
-        `EndpointRefusedError`, `ConfiguredSubscriberError` for one that the config file owns, and `StorageError`: then
-        nothing has changed.
+        A secret that is not given stays as it was; a new subscriber gets one made. Without a `start` it goes on where it
+        was. Raises `SubscriberLimitError`, `EndpointRefusedError`, `ConfiguredSubscriberError` for one that the config file
+        owns, and `StorageError`: then nothing has changed.
         """
         self._check(settings)
         async with self._changing:
@@ -142,17 +105,25 @@ class Roster:
                 settings = msgspec.structs.replace(settings, secret=secret or Secret.generate().text)
             self._take_seat(subscriber_id)
             try:
-                await self._save(_renewed(known or Subscriber(subscriber_id, settings), settings))
+                await self._save(self._renewed(known or Subscriber(subscriber_id, settings), settings, start))
             except StorageError:
                 if not served:
                     self._leave(subscriber_id)
                 raise
             self._metrics.subscriptions.inc()
-            return self._install(subscriber_id, settings, configured=False), not served
+            return self._install(subscriber_id, settings, start, configured=False), not served
+
+    async def rotate(self, subscriber_id: str) -> Subscriber:
+        """Make a new secret; the old one signs beside it for the overlap. Raises as `get` and `register`."""
+        subscriber = self.get(subscriber_id)
+        if subscriber.status is Status.EVICTED:
+            raise UnknownSubscriberError("this subscriber was evicted; register it again first")
+        settings = msgspec.structs.replace(subscriber.settings, secret=Secret.generate().text)
+        return (await self.register(subscriber_id, settings))[0]
 
     def _check(self, settings: Settings) -> None:
         try:
-            check_url(settings.url)
+            self._targets.check(settings.url)
         except EndpointRefusedError:
             self._metrics.subscriptions_rejected.labels("endpoint").inc()
             raise
@@ -166,18 +137,32 @@ class Roster:
             self._metrics.subscriptions_rejected.labels("limit").inc()
             raise
 
-    def _install(self, subscriber_id: str, settings: Settings, *, configured: bool) -> Subscriber:
+    def _install(self, subscriber_id: str, settings: Settings, start: Start | None = None, *, configured: bool) -> Subscriber:
         subscriber = self._subscribers.setdefault(subscriber_id, Subscriber(subscriber_id, settings))
         if subscriber_id not in self._seats:  # configured, or evicted while its registration was being saved
             self._seats[subscriber_id] = self._audience.admit(subscriber_id)
-        subscriber.settings, subscriber.configured = settings, configured
-        if subscriber.status is Status.EVICTED:
-            fresh = _renewed(subscriber, settings)
-            subscriber.failures, subscriber.failing_seconds = fresh.failures, fresh.failing_seconds
-            subscriber.evicted_at, subscriber.evicted_reason = fresh.evicted_at, fresh.evicted_reason
-            self.set_status(subscriber, fresh.status)
+        fresh = self._renewed(subscriber, settings, start)
+        for field in _RENEWED:
+            setattr(subscriber, field, getattr(fresh, field))
+        subscriber.configured = configured
+        self.set_status(subscriber, fresh.status)
         self.changed(subscriber)
         return subscriber
+
+    def _renewed(self, subscriber: Subscriber, settings: Settings, start: Start | None) -> Subscriber:
+        """A copy with these settings. One that was evicted starts anew, from where it stood."""
+        now = time.time()
+        fresh = msgspec.structs.replace(subscriber, settings=settings, configured=False)
+        replaced = OldSecret(subscriber.settings.secret or "", now + self._secret_overlap_seconds)
+        old = [replaced, *subscriber.old_secrets] if replaced.secret != (settings.secret or "") else subscriber.old_secrets
+        others = [each for each in old if each.secret not in ("", settings.secret) and now < each.until]
+        fresh.old_secrets = tuple(others[:MAX_OLD_SECRETS])
+        if subscriber.status is Status.EVICTED:
+            fresh.status, fresh.failures, fresh.failing_seconds = Status.ACTIVE, 0, 0.0
+            fresh.evicted_at, fresh.evicted_reason = 0.0, None
+        if start:
+            fresh.cursor, fresh.delivered = None if start.revision is None else start.revision - 1, None
+        return fresh
 
     async def remove(self, subscriber_id: str) -> None:
         """Forget a subscriber and its cursor; durable on return. Raises as `get`, and for one that the config file owns."""
@@ -196,6 +181,7 @@ class Roster:
     def _forget(self, subscriber_id: str) -> None:
         del self._subscribers[subscriber_id]
         self._unsaved.discard(subscriber_id)
+        self._saved_cursors.pop(subscriber_id, None)
         self._leave(subscriber_id)
 
     def _leave(self, subscriber_id: str) -> None:
@@ -253,7 +239,7 @@ class Roster:
         self._unsaved -= saving
         if self._database:
             for subscriber in [self._subscribers[subscriber_id] for subscriber_id in saving]:
-                self._database.write(_SAVE, _row(subscriber), partial(self._saved, subscriber))
+                self._database.write(_SAVE, _row(subscriber), partial(self._saved, subscriber, subscriber.cursor))
 
     def close(self) -> None:
         """Save what is unsaved, and write the log lines that were held back."""
@@ -261,14 +247,25 @@ class Roster:
         self._tell_good.flush()
         self._tell_bad.flush()
 
-    def _saved(self, subscriber: Subscriber, error: StorageError | None) -> None:
-        if error and self.knows(subscriber):
+    def _saved(self, subscriber: Subscriber, cursor: int | None, error: StorageError | None) -> None:
+        if not self.knows(subscriber):
+            return
+        if error:
             self.changed(subscriber)  # with the next batch, if there is one
+        else:
+            self._saved_cursors[subscriber.id] = cursor
 
-    async def save(self, subscriber: Subscriber) -> None:
-        """Save one subscriber now; durable on return, or with the next batch when the disk is full."""
+    async def save(self, subscriber: Subscriber, *, after: int) -> None:
+        """Save one subscriber now if its cursor has moved by more than `after` revisions since the last time.
+
+        Durable on return, or with the next batch when the disk is full.
+        """
+        cursor, saved = subscriber.cursor, self._saved_cursors.get(subscriber.id)
+        if cursor is None or cursor - (saved or 0) <= after:
+            return
         try:
             await self._save(subscriber)
+            self._saved(subscriber, cursor, None)
         except StorageFullError:
             self.changed(subscriber)
 
@@ -306,13 +303,6 @@ class Roster:
 
     def __iter__(self) -> Iterator[Subscriber]:
         return iter(list(self._subscribers.values()))
-
-
-def _renewed(subscriber: Subscriber, settings: Settings) -> Subscriber:
-    """A copy with these settings. One that was evicted starts anew, from where it stood."""
-    if subscriber.status is not Status.EVICTED:
-        return msgspec.structs.replace(subscriber, settings=settings, configured=False)
-    return Subscriber(subscriber.id, settings, cursor=subscriber.cursor, last_success_at=subscriber.last_success_at)
 
 
 def _row(subscriber: Subscriber) -> tuple[str, bytes]:

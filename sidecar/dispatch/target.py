@@ -1,9 +1,12 @@
 """Which endpoints may be called."""
 
 import re
+from collections.abc import Collection
+from enum import StrEnum
 
 from yarl import URL
 
+from sidecar.config.sections import TargetSettings
 from sidecar.errors import EndpointRefusedError
 
 MAX_URL = 2048
@@ -38,3 +41,20 @@ def check_url(text: str) -> URL:
 
 def _no_url() -> EndpointRefusedError:
     return EndpointRefusedError("this is not a URL; expected one such as https://console.example/hook", rule="syntax")
+
+
+class Rule(StrEnum):
+    """Why an address may not be called."""
+
+    LOOPBACK = "loopback"
+
+
+class Targets:
+    """Which addresses may be called."""
+
+    def __init__(self, settings: TargetSettings, own_ports: Collection[int] = ()) -> None:
+        self.settings = settings
+        self.own_ports = set(own_ports)
+
+    def check(self, text: str) -> URL:
+        return check_url(text)

@@ -1,8 +1,11 @@
 """One HTTP attempt at a webhook. It never sleeps and never retries: `delivery.py` decides what follows from the outcome."""
 
+import io
 import time
+from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from types import SimpleNamespace
 
 import aiohttp
 import msgspec
@@ -10,9 +13,14 @@ from yarl import URL
 
 from sidecar.dispatch.message import Message
 from sidecar.dispatch.secret import Secret
+from sidecar.errors import EndpointRefusedError
 
 ANSWER_BYTES = 4096
 """So much of an answer is read, so that its connection can be used again. A longer answer costs its connection."""
+
+
+_ONE_WRITE = 512 << 10
+"""A larger body goes out in pieces, so that the loop can turn meanwhile."""
 
 
 class Outcome(StrEnum):
@@ -30,39 +38,89 @@ class Outcome(StrEnum):
     CLIENT_ERROR = "client_error"
     SERVER_ERROR = "server_error"
     PROTOCOL = "protocol"
+    REFUSED = "refused"
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """One attempt: its outcome, the HTTP status if there was one, its duration, and how long the receiver asked to wait."""
+    """One attempt: its outcome, the HTTP status if there was one, its duration, and how long the receiver asked to wait.
+
+    `rule`: what forbids to call its address, where the outcome is `refused`.
+    """
 
     outcome: Outcome
     status: int | None
     seconds: float
     retry_after_seconds: float = 0.0
+    rule: str | None = None
 
 
 async def attempt(
-    session: aiohttp.ClientSession, url: URL, message: Message, secret: Secret | None, timeout: aiohttp.ClientTimeout
+    session: aiohttp.ClientSession, url: URL, message: Message, secrets: Sequence[Secret], timeout: aiohttp.ClientTimeout
 ) -> Attempt:
-    """POST the message once. Every fault of the receiver and of the network is an outcome; nothing is raised for them."""
+    """POST the message once, signed with each of the secrets.
+
+    Every fault of the receiver and of the network is an outcome; nothing is raised for them. A kept connection that turns
+    out to be closed is no fault: the receiver had closed it before the message came, and gets it over a new one.
+    """
     started = time.perf_counter()
+    connection = Connection()
+    result = await _post(session, url, message, secrets, timeout, connection)
+    if connection.reused and result.outcome is Outcome.DISCONNECTED:
+        result = await _post(session, url, message, secrets, timeout, connection)
+    return msgspec.structs.replace(result, seconds=time.perf_counter() - started)
+
+
+class Connection:
+    """What became known of a request's connection."""
+
+    __slots__ = ("reused",)
+
+    def __init__(self) -> None:
+        self.reused = False
+
+
+def connections_noted() -> aiohttp.TraceConfig:
+    """For a session: tells each request's `Connection` whether it is one that was kept."""
+
+    async def note(session: aiohttp.ClientSession, context: SimpleNamespace, params: object) -> None:
+        context.trace_request_ctx.reused = True
+
+    config = aiohttp.TraceConfig()
+    config.on_connection_reuseconn.append(note)
+    return config
+
+
+async def _post(
+    session: aiohttp.ClientSession,
+    url: URL,
+    message: Message,
+    secrets: Sequence[Secret],
+    timeout: aiohttp.ClientTimeout,
+    connection: Connection,
+) -> Attempt:
     status: int | None = None
-    outcome = Outcome.PROTOCOL
-    retry_after = 0.0
+    outcome, rule, retry_after = Outcome.PROTOCOL, None, 0.0
     try:
         async with session.post(
-            url, data=message.body, headers=_headers(message, secret), timeout=timeout, allow_redirects=False
+            url,
+            data=message.body if len(message.body) <= _ONE_WRITE else io.BytesIO(message.body),
+            headers=_headers(message, secrets),
+            timeout=timeout,
+            allow_redirects=False,
+            trace_request_ctx=connection,
         ) as response:
             status, outcome = response.status, _outcome_of(response.status)
             retry_after = _retry_after(response.headers.get("Retry-After"))
             await _drain(response)
+    except EndpointRefusedError as error:
+        outcome, rule = Outcome.REFUSED, error.rule
     except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
         if status is None:  # with a status the receiver has answered, whatever became of the rest
             outcome = _fault(error)
-    return Attempt(outcome, status, time.perf_counter() - started, retry_after)
+    return Attempt(outcome, status, 0.0, retry_after, rule)
 
 
-def _headers(message: Message, secret: Secret | None) -> dict[str, str]:
+def _headers(message: Message, secrets: Sequence[Secret]) -> dict[str, str]:
     """Standard Webhooks headers, and CloudEvents attributes beside them (CloudEvents HTTP binding, binary mode)."""
     timestamp = int(time.time())
     headers = {
@@ -76,8 +134,8 @@ def _headers(message: Message, secret: Secret | None) -> dict[str, str]:
         "ce-type": message.type,
         "ce-time": message.time,
     }
-    if secret:
-        headers["webhook-signature"] = secret.sign(message.id, timestamp, message.body)
+    if secrets:
+        headers["webhook-signature"] = " ".join(secret.sign(message.id, timestamp, message.body) for secret in secrets)
     return headers
 
 
@@ -130,6 +188,7 @@ def client_session() -> aiohttp.ClientSession:
     """The session all attempts share: no redirects, no cookies, no proxy from the environment, nothing decompressed."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=15.0),
+        trace_configs=[connections_noted()],
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
         auto_decompress=False,

@@ -11,7 +11,8 @@ from sidecar import metrics
 from sidecar.backup import Backups
 from sidecar.conflicts import VERSION_CONFLICTS
 from sidecar.database import Database, file_bytes
-from sidecar.dispatch.roster import Roster, Status
+from sidecar.dispatch.dispatcher import Dispatcher
+from sidecar.dispatch.subscriber import Status
 from sidecar.store import AsyncStateStore
 
 MAX_SUBSCRIBER_SERIES = 50
@@ -24,12 +25,12 @@ class StateCollector(Collector):
     def __init__(
         self,
         store: AsyncStateStore,
-        roster: Roster,
+        dispatcher: Dispatcher,
         database: Database | None,
         backups: Backups,
     ) -> None:
         self._store = store
-        self._roster = roster
+        self._dispatcher = dispatcher
         self._database = database
         self._backups = backups
 
@@ -96,7 +97,7 @@ class StateCollector(Collector):
             yield metrics.UNCLEAN_STARTS.sample([((), database.found.unclean_starts)])
 
     def _subscribers(self, numbers: dict[str, float]) -> Iterator[Metric]:
-        everybody = list(self._roster)
+        everybody = list(self._dispatcher.roster)
         head = self._store.journal.head
         counts = dict.fromkeys(Status, 0)
         for subscriber in everybody:
@@ -105,7 +106,9 @@ class StateCollector(Collector):
         yield metrics.SUBSCRIBERS_LIMIT.sample([((), numbers["max_subscribers"])])
         yield metrics.NOTIFICATIONS.sample([((), numbers["notifications_sent"])])
         yield metrics.NOTIFICATIONS_FAILED.sample([((), numbers["notifications_failed"])])
-        served = self._roster.served()
+        yield metrics.IN_FLIGHT.sample([((), self._dispatcher.places.in_flight)])
+        yield metrics.IN_FLIGHT_LIMIT.sample([((), self._dispatcher.places.limit)])
+        served = self._dispatcher.roster.served()
         listed = served[:MAX_SUBSCRIBER_SERIES]
         yield metrics.SUBSCRIBER_CURSOR.sample(((s.id,), s.cursor or 0) for s in listed)
         yield metrics.SUBSCRIBER_LAG.sample(((s.id,), s.lag(head)) for s in listed)
