@@ -123,9 +123,7 @@ class Service:
         dispatcher = Dispatcher(
             roster=roster,
             journal=journal,
-            session=await stack.enter_async_context(
-                client_session(targets, dns_timeout_seconds=webhooks.dns_timeout_seconds)
-            ),
+            session=await stack.enter_async_context(client_session(targets, dns_timeout_seconds=webhooks.dns_timeout_seconds)),
             policy=_policy(webhooks),
             max_in_flight=webhooks.max_in_flight,
             audience=audience,

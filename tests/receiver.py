@@ -177,8 +177,10 @@ class Receiver:
         return self
 
     async def __aexit__(self, *_):
+        for listening in self._server.sockets:
+            asyncio.get_running_loop().remove_reader(listening.fileno())
+        await _turns()  # a connection that was just accepted is served by now; a closed server would forget it
         self._server.close()
-        await _turns()  # a connection that was just accepted is served by now
         for task, writer in self._open.items():
             writer.transport.abort()
             task.cancel()

@@ -403,7 +403,10 @@ SUBSCRIBER = "subscribers:\n- {{id: a, url: http://h, {}}}"
         ("webhooks:\n  evict_after:\n    count: 5", ":3: webhooks.evict_after.count: unknown key; known here: failures, time"),
         ("on: {}", ":1: on: unknown key; "),
         ("subscribers: {a: b}", ":1: subscribers: expected a list, got keys and values"),
-        ("subscribers:\n- 5", ":2: subscribers[0]: expected the keys id, url, secret_file, timeout, max_lag, on, states, max_batch, got 5"),
+        (
+            "subscribers:\n- 5",
+            ":2: subscribers[0]: expected the keys id, url, secret_file, timeout, max_lag, on, states, max_batch, got 5",
+        ),
         ("subscribers:\n- {id: a}", ":2: subscribers[0].url: missing; write `url: …`"),
         ("subscribers:\n-", ":2: subscribers[0].id: missing; write `id: …`"),
         (

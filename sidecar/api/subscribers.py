@@ -9,8 +9,8 @@ from aiohttp import web
 from sidecar.api import wire
 from sidecar.api.request import Request
 from sidecar.api.routing import Routes
-from sidecar.dispatch.subscriber import Settings, Start, Status, Subscriber
 from sidecar.dispatch.secret import Secret
+from sidecar.dispatch.subscriber import Settings, Start, Status, Subscriber
 from sidecar.errors import CompactedError, InvalidError
 from sidecar.units import Seconds
 
@@ -83,7 +83,9 @@ def _start(request: Request, query: wire.Query, settings: Settings) -> Start | N
     max_lag = request.parts.dispatcher.max_lag(settings)
     if journal.head - revision + 1 > max_lag:
         least = journal.head + 1 - max_lag
-        raise InvalidError(f"{revision} is further back than max_lag ({max_lag}): begin at {least} or later, or raise it", path="from")
+        raise InvalidError(
+            f"{revision} is further back than max_lag ({max_lag}): begin at {least} or later, or raise it", path="from"
+        )
     return Start(revision)
 
 
