@@ -335,7 +335,7 @@ async def test_a_suspended_subscriber_is_probed_with_the_newest_state(sender, op
 
 
 async def test_each_attempt_is_counted_by_its_outcome(sender, opened):
-    """And timed; a revision that got there counts as one notification, with the time it took, but for the first: it may be old."""
+    """And timed; a revision that got there counts as one notification, with the time it took, but for the first."""
     receiver = await opened(Receiver(500, 503, 429, 204))
     await sender.write()
     await sender.register("console", receiver.url)

@@ -62,7 +62,7 @@ async def test_hung_receivers_do_not_delay_a_healthy_one(sender, opened):
 
 
 async def test_so_many_attempts_at_once_as_the_bound_allows(send, opened):
-    """Six new receivers that wait, half of four places: never more than two requests are open, and in the end all are served."""
+    """Six new receivers that wait, half of four places: never more than two requests are open; in the end all are served."""
     sender, gate = await send(max_in_flight=4), asyncio.Semaphore(0)
     receiver = await opened(Receiver(held(gate)))
     await sender.write()

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import msgspec
 
@@ -59,8 +60,7 @@ def changed(entries: Sequence[Entry], *, epoch: str, subscriber_id: str, previou
     first = _changed(entries[0], epoch, previous, skipped)
     if len(entries) == 1:
         return _message(f"{epoch}_{last.revision}_{subscriber_id}", CHANGED, last.appended_at, _encode(first))
-    pairs = zip(entries, entries[1:], strict=False)
-    changes = [first, *(_changed(entry, epoch, before.revision, 0) for before, entry in pairs)]
+    changes = [first, *(_changed(entry, epoch, before.revision, 0) for before, entry in pairwise(entries))]
     data = _Batch(epoch, last.revision, first.previous_revision, skipped, first.initial, changes)
     return _message(f"{epoch}_{first.revision}-{last.revision}_{subscriber_id}", BATCH, last.appended_at, _encode(data))
 

@@ -26,7 +26,7 @@ class Reason(StrEnum):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """What a subscriber asks for. `max_lag` and `max_batch` in revisions. None: the default of the configuration; all states."""
+    """What a subscriber asks for. `max_lag`, `max_batch` in revisions. None: the default of the configuration; all states."""
 
     url: str
     secret: str | None = None
