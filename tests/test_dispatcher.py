@@ -83,9 +83,11 @@ async def test_those_who_may_hang_take_no_more_than_their_part_of_the_places(lan
     places, inside, gate = Places(16), [], asyncio.Event()
 
     async def attempt(lane):
-        async with places.taken(lane):
+        async def wait():
             inside.append(lane or "well")
             await gate.wait()
+
+        await places.attempt(lane, wait)
 
     async with asyncio.TaskGroup() as group:
         for each in [lane] * 20 + [None]:

@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
+from functools import partial
 
 import aiohttp
 import msgspec
@@ -79,16 +79,15 @@ class Places:
         parts = {Lane.FAILING: 4, Lane.NEW: 2, Lane.PING: 16}
         self._lanes = {lane: asyncio.Semaphore(max(1, max_in_flight // part)) for lane, part in parts.items()}
 
-    @asynccontextmanager
-    async def taken(self, lane: Lane | None) -> AsyncIterator[None]:
-        """Wait for a place, and hold it while the block runs. None: the receiver is known to be well."""
-        async with AsyncExitStack() as stack:
-            if lane:
-                await stack.enter_async_context(self._lanes[lane])
-            await stack.enter_async_context(self._all)
+    async def attempt(self, lane: Lane | None, attempt: Callable[[], Awaitable[Attempt]]) -> Attempt:
+        """Wait for a place, and make the attempt. None: the receiver is known to be well."""
+        if lane:
+            async with self._lanes[lane]:
+                return await self.attempt(None, attempt)
+        async with self._all:
             self.in_flight += 1
             try:
-                yield
+                return await attempt()
             finally:
                 self.in_flight -= 1
 
@@ -185,18 +184,20 @@ class Delivery:
 
     async def send(self, body: message.Message, lane: Lane | None) -> Attempt:
         """One attempt, when there is a place."""
-        settings = self.subscriber.settings
-        timeout = aiohttp.ClientTimeout(
-            total=settings.timeout_seconds or self._policy.timeout_seconds,
-            sock_connect=self._policy.connect_timeout_seconds,
-        )
-        async with self._places.taken(lane):
-            result = await attempt(self._session, URL(settings.url), body, self.subscriber.secrets(time.time()), timeout)
+        result = await self._places.attempt(lane, partial(self._attempt, body))
         self._metrics.attempts.labels(result.outcome).inc()
         self._metrics.attempt_seconds.observe(result.seconds)
         if result.rule:
             self._metrics.targets_refused.labels(result.rule).inc()
         return result
+
+    async def _attempt(self, body: message.Message) -> Attempt:
+        settings = self.subscriber.settings
+        timeout = aiohttp.ClientTimeout(
+            total=settings.timeout_seconds or self._policy.timeout_seconds,
+            sock_connect=self._policy.connect_timeout_seconds,
+        )
+        return await attempt(self._session, URL(settings.url), body, self.subscriber.secrets(time.time()), timeout)
 
     async def _delivered(self, due: Due) -> None:
         subscriber, now = self.subscriber, time.time()

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections import deque
+from collections.abc import Sequence
 from enum import StrEnum
+from itertools import pairwise
 from typing import NamedTuple
 
 from sidecar.dispatch.subscriber import Settings, Status, Subscriber
@@ -20,11 +22,12 @@ _LOOK_BACK = 256
 
 
 class Jump(StrEnum):
-    """Why a subscriber gets the newest revision instead of the next one."""
+    """Why a subscriber does not get the revision after its cursor; `lost`: somebody accepted the loss, or restored a backup."""
 
     MAX_LAG = "max_lag"
     COMPACTED = "compacted"
     SUSPENDED = "suspended"
+    LOST = "lost"
 
 
 class Due(NamedTuple):
@@ -87,12 +90,11 @@ class Feed:
         suspended = subscriber.status is Status.SUSPENDED
         revision, jump = next_revision(cursor, head=journal.head, oldest=journal.oldest, max_lag=max_lag, suspended=suspended)
         if cursor is None or (jump and not self._is_near(cursor, max_lag)):
-            skipped = 0 if cursor is None else revision - cursor - 1
-            return Due(await journal.read(revision - 1, 1), skipped, jump if skipped else None)
+            return _due(await journal.read(revision - 1, 1), cursor, jump)
         if jump:
             return await self._newest_match(cursor, jump)
         if settings.takes_all:
-            return Due(_fitting(await journal.read(cursor, settings.max_batch)))
+            return _due(_in_a_row(await journal.read(cursor, settings.max_batch)), cursor, None)
         return await self._next_matches(cursor)
 
     def _is_near(self, cursor: int, max_lag: int) -> bool:
@@ -101,38 +103,45 @@ class Feed:
         return kept and not self._subscriber.settings.takes_all and self._journal.head - cursor <= max(max_lag, _LOOK_BACK)
 
     async def _newest_match(self, cursor: int, jump: Jump) -> Due | None:
-        newest, count, head = None, 0, self._journal.head
-        async for entry in self._matches(cursor, head):
-            newest, count = entry, count + 1
-        if newest is None:
-            self._subscriber.cursor = head
-            return None
-        return Due((newest,), count - 1, jump if count > 1 else None)
+        found, count, scanned = await self._scan(cursor, most=None)
+        if found:
+            return Due(found, count - 1, jump if count > 1 else None)
+        return await self._passed(cursor, scanned)
 
     async def _next_matches(self, cursor: int) -> Due | None:
-        found: list[Entry] = []
-        head = self._journal.head
-        async for entry in self._matches(cursor, head):
-            if not found:
-                self._subscriber.cursor = entry.revision - 1
-            found.append(entry)
-            if len(found) >= self._subscriber.settings.max_batch:
-                break
+        found, _, scanned = await self._scan(cursor, most=self._subscriber.settings.max_batch)
         if found:
             return Due(_fitting(found))
-        self._subscriber.cursor = head
-        return None
+        return await self._passed(cursor, scanned)
 
-    async def _matches(self, after: int, head: int) -> AsyncIterator[Entry]:
-        """The revisions after `after` up to `head` that the subscriber wants."""
-        before = await self._state_at(after)
-        while after < head:
-            for entry in await self._journal.read(after, min(_CHUNK, head - after)):
-                state = state_of(entry.document)
+    async def _passed(self, cursor: int, scanned: int) -> Due | None:
+        """The cursor goes on over what is not wanted. What comes after lost revisions is for everybody: it tells of them."""
+        if scanned > cursor:
+            self._subscriber.cursor = scanned
+            return None
+        return _due(await self._journal.read(cursor, 1), cursor, None)
+
+    async def _scan(self, after: int, *, most: int | None) -> tuple[Sequence[Entry], int, int]:
+        """The revisions after `after` that the subscriber wants, up to the head or to where some are lost.
+
+        Gives the first `most`, or the newest one; how many there were; and the last revision that was looked at.
+        """
+        found: deque[Entry] = deque(maxlen=most or 1)
+        count, before = 0, await self._state_at(after)
+        while after < self._journal.head:
+            entries = _in_a_row(await self._journal.read(after, _CHUNK))
+            if entries[0].revision != after + 1:
+                break
+            for entry in entries:
+                state, after = state_of(entry.document), entry.revision
                 if selects(self._subscriber.settings, before, state):
-                    yield entry
-                before, after = state, entry.revision
+                    found.append(entry)
+                    count += 1
+                    if count == most:
+                        return list(found), count, after
+                before = state
             await asyncio.sleep(0)  # the others are to be served meanwhile
+        return list(found), count, after
 
     async def _state_at(self, revision: int) -> str | None:
         """The state of a revision, None when it is no longer kept."""
@@ -140,6 +149,19 @@ class Feed:
             return state_of((await self._journal.read(revision - 1, 1))[0].document) if revision else None
         except CompactedError:
             return None
+
+
+def _due(entries: Sequence[Entry], cursor: int | None, jump: Jump | None) -> Due:
+    skipped = 0 if cursor is None else entries[0].revision - cursor - 1
+    return Due(_fitting(entries), skipped, (jump or Jump.LOST) if skipped else None)
+
+
+def _in_a_row(entries: Sequence[Entry]) -> Sequence[Entry]:
+    """Up to the first revision after which some are lost."""
+    for count, (entry, following) in enumerate(pairwise(entries), 1):
+        if following.revision != entry.revision + 1:
+            return entries[:count]
+    return entries
 
 
 def _fitting(entries: Sequence[Entry]) -> Sequence[Entry]:

@@ -1,0 +1,216 @@
+"""From one write to many webhooks: deliveries a second, and the time until each receiver has the state.
+
+The receivers are one process, as cheap as can be. Beside it the limit: the bare aiohttp client, with as many connections and
+attempts at once, posting the same bytes to the same receivers. Then what subscribers cost that get nothing, and 1000 dead ones.
+Usage: python -m benchmarks.fanout [--rounds 3] [--deliveries 20000]
+"""
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import statistics
+import time
+from multiprocessing.connection import Connection
+
+import aiohttp
+import uvloop
+
+from benchmarks.processes import Running, call, free_port, get, resident_mib, sidecar
+from benchmarks.wrk import BODY
+
+SUBSCRIBERS = (1, 10, 100, 1000)
+IN_FLIGHT = 64
+OK = b"HTTP/1.1 204 No Content\r\n\r\n"
+
+
+class Hook(asyncio.Protocol):
+    """Answers each request; notes its revision, and when it came."""
+
+    def __init__(self, arrivals: list[tuple[int, float]]) -> None:
+        self._arrivals = arrivals
+        self._data = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        head, found, rest = self._data.partition(b"\r\n\r\n")
+        if not found:
+            return
+        lower = head.lower()
+        at = lower.index(b"content-length:") + 15
+        if len(rest) < int(lower[at:].split(b"\r\n", 1)[0]):
+            return
+        self._data = b""
+        self._transport.write(OK)
+        at = rest.find(b'"revision":') + 11
+        self._arrivals.append((int(rest[at : at + 12].split(b",", 1)[0]), time.monotonic()))
+
+
+def receive(pipe: Connection) -> None:
+    """The receivers' process. Asked for a count, it waits until so many have arrived, and hands them over."""
+    arrivals: list[tuple[int, float]] = []
+
+    async def serve() -> None:
+        server = await asyncio.get_running_loop().create_server(lambda: Hook(arrivals), "127.0.0.1", 0, backlog=2048)
+        pipe.send(server.sockets[0].getsockname()[1])
+        while True:
+            while not pipe.poll():
+                await asyncio.sleep(0.002)
+            count = pipe.recv()
+            while len(arrivals) < count:
+                await asyncio.sleep(0.002)
+            pipe.send(list(arrivals))
+            arrivals.clear()
+
+    uvloop.run(serve())
+
+
+class Receivers:
+    """The receivers, from the side of whoever measures."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(target=receive, args=(other,), daemon=True)
+        self._process.start()
+        self.url = f"http://127.0.0.1:{self._pipe.recv()}/hook"
+
+    def arrived(self, count: int) -> list[tuple[int, float]]:
+        """The revisions and times of the next `count` deliveries."""
+        self._pipe.send(count)
+        return self._pipe.recv()
+
+    def close(self) -> None:
+        self._process.terminate()
+
+
+def subscribed(running: Running, count: int, url: str) -> None:
+    """So many subscribers, all of whom may lag."""
+    for n in range(count):
+        call("PUT", f"{running.url}/v1/subscribers/s{n}", {"url": f"{url}/{n}", "max_lag": 100_000})
+
+
+async def write(url: str, count: int, pause: float = 0.0) -> list[float]:
+    """Write so often; gives the times of sending."""
+    sent = []
+    async with aiohttp.ClientSession() as session:
+        for _ in range(count):
+            sent.append(time.monotonic())
+            async with session.put(f"{url}/v1/state", data=BODY, headers={"Content-Type": "application/json"}) as response:
+                await response.read()
+            await asyncio.sleep(pause)
+    return sent
+
+
+def rate(running: Running, receivers: Receivers, subscribers: int, deliveries: int) -> float:
+    """Deliveries a second while the backlog of a burst of writes is worked off."""
+    writes = max(2, deliveries // subscribers)
+    started = time.monotonic()
+    asyncio.run(write(running.url, writes))
+    arrivals = receivers.arrived(writes * subscribers)
+    return len(arrivals) / (arrivals[-1][1] - started)
+
+
+def propagation(running: Running, receivers: Receivers, subscribers: int) -> list[float]:
+    """Milliseconds from sending a write until each receiver has it, one write after the other."""
+    delays = []
+    for _ in range(max(5, 1000 // subscribers)):
+        (sent,) = asyncio.run(write(running.url, 1))
+        delays += [(at - sent) * 1000 for _, at in receivers.arrived(subscribers)]
+    return sorted(delays)
+
+
+async def _post(url: str, subscribers: int, deliveries: int, body: bytes, headers: dict[str, str]) -> None:
+    places = asyncio.Semaphore(IN_FLIGHT)
+    timeout = aiohttp.ClientTimeout(total=5.0, sock_connect=2.0)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), auto_decompress=False) as session:
+
+        async def one(n: int) -> None:
+            for _ in range(max(2, deliveries // subscribers)):
+                async with (
+                    places,
+                    session.post(f"{url}/{n}", data=body, headers=headers, timeout=timeout, allow_redirects=False) as response,
+                ):
+                    await response.read()
+
+        await asyncio.gather(*(one(n) for n in range(subscribers)))
+
+
+def limit(receivers: Receivers, subscribers: int, deliveries: int) -> float:
+    """The same number of the same bytes, by the client alone."""
+    document = {
+        "type": "fsm.state.changed",
+        "timestamp": "2026-01-01T00:00:00.000Z",
+        "data": {"revision": 1, "snapshot": "x" * 560},
+    }
+    headers = {
+        "Content-Type": "application/json",
+        "webhook-id": "k3f9_1_s1",
+        "webhook-signature": "v1," + "x" * 44,
+        "ce-id": "x",
+    }
+    started = time.monotonic()
+    uvloop.run(_post(receivers.url, subscribers, deliveries, json.dumps(document).encode(), headers))
+    count = max(2, deliveries // subscribers) * subscribers
+    return count / (receivers.arrived(count)[-1][1] - started)
+
+
+def cpu_seconds(pid: int) -> float:
+    """What the process has used so far."""
+    fields = open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+def idle_and_dead(receivers: Receivers) -> None:
+    """The memory of 1000 who get nothing more, and the CPU of 1000 that nobody answers for."""
+    with sidecar(store={"max_subscribers": 1000}) as running:
+        before = resident_mib(running.pid)
+        subscribed(running, 1000, receivers.url)
+        receivers.arrived(1000)
+        time.sleep(20)  # their connections are given back after 15 s
+        print(f"idle  1000 subscribers: {(resident_mib(running.pid) - before) * 1024 / 1000:.1f} KiB each")
+    with sidecar(store={"max_subscribers": 1000}) as running:
+        subscribed(running, 1000, f"http://127.0.0.1:{free_port()}")
+        states: dict[str, int] = {}
+        while states.get("suspended", 0) < 1000:
+            time.sleep(5)
+            listed = json.loads(get(f"{running.url}/v1/subscribers"))["subscribers"]
+            states = {status: sum(each["status"] == status for each in listed) for status in {s["status"] for s in listed}}
+        used = cpu_seconds(running.pid)
+        time.sleep(30)
+        print(f"dead  1000 subscribers: {(cpu_seconds(running.pid) - used) / 30 * 100:.1f} % of a core while suspended")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--deliveries", type=int, default=20_000)
+    parser.add_argument("--still", action="store_true", help="also measure idle and dead subscribers, which takes minutes")
+    options = parser.parse_args()
+    receivers = Receivers()
+    for subscribers in SUBSCRIBERS:
+        with sidecar(store={"max_subscribers": 1000}) as running:
+            subscribed(running, subscribers, receivers.url)
+            receivers.arrived(subscribers)
+            rates, shares = [], []
+            for _ in range(options.rounds):
+                rates.append(rate(running, receivers, subscribers, options.deliveries))
+                shares.append(rates[-1] / limit(receivers, subscribers, options.deliveries))
+            delays = propagation(running, receivers, subscribers)
+            p50, p99 = statistics.median(delays), delays[len(delays) * 99 // 100]
+        print(
+            f"{subscribers:5} subscribers  {statistics.median(rates):7.0f} deliveries/s, {statistics.median(shares):.2f} of bare"
+            f" ({min(shares):.2f} … {max(shares):.2f})   p50 {p50:7.2f} ms   p99 {p99:7.2f} ms",
+            flush=True,
+        )
+    if options.still:
+        idle_and_dead(receivers)
+    receivers.close()
+
+
+if __name__ == "__main__":
+    main()
