@@ -1,18 +1,90 @@
-"""The session that all attempts share."""
+"""The session that all attempts share: it looks names up within bounds, and asks at each connection whether it may."""
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_reqrep import ClientRequest
+from aiohttp.connector import AddrInfoType, Connection
+from aiohttp.tracing import Trace
 
-from sidecar.dispatch.target import Targets
+from sidecar.dispatch.target import Rule, Targets, refused
 from sidecar.dispatch.webhook import connections_noted
 
 
-def client_session(targets: Targets, *, dns_timeout_seconds: float = 2.0) -> aiohttp.ClientSession:
-    """No redirects, no cookies, no proxy from the environment, nothing decompressed."""
+def client_session(
+    targets: Targets, *, dns_timeout_seconds: float = 2.0, nameservers: Sequence[str] | None = None
+) -> aiohttp.ClientSession:
+    """No redirects, no cookies, no proxy of the environment, nothing decompressed. `nameservers`: not the system's."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=15.0),
+        connector=_Connector(targets, _Resolver(dns_timeout_seconds, nameservers)),
         trace_configs=[connections_noted()],
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
         auto_decompress=False,
         skip_auto_headers=("Accept", "Accept-Encoding"),
     )
+
+
+class _Resolver(AbstractResolver):
+    """Looks names up without threads, so that hung lookups delay nobody. One that takes too long has failed."""
+
+    def __init__(self, seconds: float, nameservers: Sequence[str] | None) -> None:
+        self._seconds = seconds
+        self._resolver = aiohttp.AsyncResolver(nameservers=nameservers, timeout=seconds, tries=2)
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await self._resolver.resolve(host, port, family)
+        except TimeoutError:  # as an OSError it would be taken for the connection's
+            raise OSError(None, f"the lookup took longer than {self._seconds:g} s") from None
+
+    async def close(self) -> None:
+        await self._resolver.close()
+
+
+class _Call:
+    """One connection that is being made: the scheme, and the rule that forbade one of its addresses."""
+
+    __slots__ = ("rule", "scheme")
+
+    def __init__(self, scheme: str) -> None:
+        self.scheme = scheme
+        self.rule: Rule | None = None
+
+
+_call: ContextVar[_Call] = ContextVar("call")
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Judges every address that is really connected to: what a name stands for may have changed since it was registered."""
+
+    def __init__(self, targets: Targets, resolver: AbstractResolver) -> None:
+        super().__init__(limit=0, keepalive_timeout=15.0, resolver=resolver, socket_factory=self._socket)
+        self._targets = targets
+
+    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
+        call = _Call(req.url.scheme)
+        _call.set(call)
+        try:
+            return await super().connect(req, traces, timeout)
+        except aiohttp.ClientConnectorError:
+            if call.rule:
+                raise refused(call.rule) from None
+            raise
+
+    def _socket(self, info: AddrInfoType) -> socket.socket:
+        family, kind, protocol, _, address = info
+        call = _call.get()
+        host: Any
+        host, port = address[:2]
+        rule = self._targets.refusal(str(host), int(port), call.scheme)
+        if rule:
+            call.rule = rule
+            raise ConnectionRefusedError(f"not called: {rule}")
+        return socket.socket(family, kind, protocol)

@@ -182,15 +182,3 @@ def _retry_after(value: str | None) -> float:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     except (ValueError, OverflowError):
         return 0.0
-
-
-def client_session() -> aiohttp.ClientSession:
-    """The session all attempts share: no redirects, no cookies, no proxy from the environment, nothing decompressed."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=15.0),
-        trace_configs=[connections_noted()],
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=False,
-        auto_decompress=False,
-        skip_auto_headers=("Accept", "Accept-Encoding"),
-    )
