@@ -231,7 +231,8 @@ def main() -> None:
             p50, p99 = statistics.median(delays), delays[len(delays) * 99 // 100]
         print(
             f"{subscribers:5} subscribers  {statistics.median(rates):7.0f} deliveries/s,"
-            f" {statistics.median(shares):.2f} of bare ({min(shares):.2f} … {max(shares):.2f})   p50 {p50:7.2f} ms   p99 {p99:7.2f} ms",
+            f" {statistics.median(shares):.2f} of bare"
+            f" ({min(shares):.2f} … {max(shares):.2f})   p50 {p50:7.2f} ms   p99 {p99:7.2f} ms",
             flush=True,
         )
     if options.still:

@@ -103,4 +103,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _check_config(options: argparse.Namespace) -> None:
-    print(config.effective(config.load(options.config)), end="")
+    settings = config.load(options.config)
+    from sidecar.dispatch.target import Targets  # here, because other commands need not spend the time of its imports
+
+    Targets.of(settings)
+    print(config.effective(settings), end="")

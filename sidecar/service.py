@@ -27,7 +27,7 @@ from sidecar.dispatch.dispatcher import Dispatcher
 from sidecar.dispatch.roster import Roster
 from sidecar.dispatch.subscriber import Settings
 from sidecar.dispatch.target import Targets
-from sidecar.errors import ConfigError, EndpointRefusedError, InvalidSnapshotError, JournalDamagedError, StorageError
+from sidecar.errors import ConfigError, InvalidSnapshotError, JournalDamagedError, StorageError
 from sidecar.idempotency import Requests
 from sidecar.journal import Journal
 from sidecar.journal.memory import MemoryJournal
@@ -92,7 +92,7 @@ class Service:
     async def start(self, stack: AsyncExitStack) -> None:
         """Start every part, and leave on `stack` how it is stopped."""
         config, registry, health = self._config, self._registry, self._health
-        targets = targets_of(config)
+        targets = Targets.of(config)
         try:
             ops_at = await _listen(stack, "ops", build_ops(health, registry), config.ops.listen, OPS_LINGER_SECONDS)
         except ConfigError:
@@ -298,20 +298,6 @@ def _policy(webhooks: Webhooks) -> Policy:
         evict_seconds=webhooks.evict_after.time_seconds,
         max_lag=webhooks.max_lag,
     )
-
-
-def targets_of(config: Config) -> Targets:
-    """Which addresses may be called. Raises `ConfigError` when a subscriber of the file is not among them."""
-    targets = Targets(config.webhooks.targets, [config.api.listen.port, config.ops.listen.port])
-    problems = []
-    for n, subscriber in enumerate(config.subscribers):
-        try:
-            targets.check(subscriber.url)
-        except EndpointRefusedError as refused:
-            problems.append(f"subscribers[{n}].url: {refused}")
-    if problems:
-        raise ConfigError(problems)
-    return targets
 
 
 def _configured(config: Config) -> list[tuple[str, Settings]]:

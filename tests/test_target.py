@@ -2,8 +2,9 @@
 
 import pytest
 
-from sidecar.dispatch.target import MAX_URL, check_url
-from sidecar.errors import EndpointRefusedError
+from sidecar.config.sections import Config, Subscriber
+from sidecar.dispatch.target import MAX_URL, Targets, check_url
+from sidecar.errors import ConfigError, EndpointRefusedError
 
 
 @pytest.mark.parametrize(
@@ -86,3 +87,16 @@ def test_a_refusal_does_not_repeat_the_url(text):
 
     assert "hunter2" not in str(refused.value)
     assert refused.value.__suppress_context__ or refused.value.__context__ is None
+
+
+def test_a_configured_subscriber_that_may_not_be_called_is_told_before_the_start():
+    """All of them at once, each with its place and what to do."""
+    subscribers = [
+        Subscriber(id="own", url="http://127.0.0.1:8470/hook"),
+        Subscriber(id="well", url="http://console/hook"),
+        Subscriber(id="metadata", url="http://169.254.169.254/latest"),
+    ]
+    with pytest.raises(ConfigError) as refused:
+        Targets.of(Config(subscribers=tuple(subscribers)))
+
+    assert ["subscribers[0].url", "subscribers[2].url"] == [problem.partition(":")[0] for problem in refused.value.problems]

@@ -9,8 +9,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from yarl import URL
 
-from sidecar.config.sections import TargetSettings
-from sidecar.errors import EndpointRefusedError
+from sidecar.config.sections import Config, TargetSettings
+from sidecar.errors import ConfigError, EndpointRefusedError
 
 MAX_URL = 2048
 
@@ -123,6 +123,20 @@ class Targets:
         self._allow = _networks(*settings.allow)
         self._deny = _networks(*settings.deny)
         self._api_server = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+
+    @classmethod
+    def of(cls, config: Config) -> "Targets":
+        """What a config file allows. Raises `ConfigError` when one of its own subscribers is not among it."""
+        targets = cls(config.webhooks.targets, [config.api.listen.port, config.ops.listen.port])
+        problems = []
+        for n, subscriber in enumerate(config.subscribers):
+            try:
+                targets.check(subscriber.url)
+            except EndpointRefusedError as refusal:
+                problems.append(f"subscribers[{n}].url: {refusal}")
+        if problems:
+            raise ConfigError(problems)
+        return targets
 
     def check(self, text: str) -> URL:
         """The endpoint. Raises `EndpointRefusedError`; a name is judged when it is called, by the addresses it has then."""
