@@ -141,7 +141,8 @@ def _changes_in(body: bytes) -> list[dict[str, Any]]:
     try:
         event = json.loads(body)
         data = event["data"]
-        changes = {"fsm.state.changed": [data], "fsm.state.batch": data.get("changes"), "fsm.ping": []}[event["type"]]
+        by_kind = {"fsm.state.changed": [data], "fsm.state.batch": data.get("changes"), "fsm.ping": []}
+        changes: list[dict[str, Any]] = by_kind[event["type"]]
         for change in changes:
             if not all(name in change for name in _FIELDS):
                 raise KeyError

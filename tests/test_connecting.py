@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nameserver import Nameserver
 from receiver import PATIENCE_SECONDS, Receiver, answer
+from sidecar_process import free_port
 from yarl import URL
 
 from sidecar.config.sections import TargetSettings
@@ -87,6 +88,8 @@ def test_the_cluster_itself_is_not_called(monkeypatch):
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
 
     assert [Rule.CONTROL_PLANE, None] == [refusal("10.96.0.1", port, "https") for port in (443, 8443)]
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00:0:0::1")
+    assert Rule.CONTROL_PLANE is refusal("fd00::1", 443, "https")
     assert [Rule.CONTROL_PLANE] * 2 == [refusal("10.0.0.7", port, "https") for port in (10250, 10255)]
 
 
@@ -209,7 +212,10 @@ async def test_of_several_addresses_only_those_allowed_are_called():
     async with Nameserver(both_example=[["169.254.169.254", "169.254.169.253", "fe80::1"]]) as names:
         refused = await called("http://both.example/", Targets(OPEN), nameservers=[names.address])
 
-    assert ("delivered", Rule.LINK_LOCAL) == (outcome, refused)
+    async with Nameserver(both_example=[["169.254.169.254", "127.0.0.1"]]) as names:
+        nobody = await called(f"http://both.example:{free_port()}/", Targets(OPEN), nameservers=[names.address])
+
+    assert ("delivered", Rule.LINK_LOCAL, "connect") == (outcome, refused, nobody)
 
 
 async def test_a_redirect_leads_nowhere():

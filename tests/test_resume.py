@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from msgspec.structs import replace
-from receiver import LONG_READ, PATIENCE_SECONDS, QUICK, SECRET, TARGETS, Receiver, Sender, busy, hang
+from receiver import LONG_READ, PATIENCE_SECONDS, QUICK, SECRET, TARGETS, Receiver, Sender, busy, hang, held
 
 from sidecar.audience import Audience
 from sidecar.database import Database
@@ -259,3 +259,79 @@ async def test_a_crash_after_the_first_delivery_does_not_begin_again(opened, tmp
         [found] = (await loaded(crashed))[0]
 
     assert 1 == found.cursor
+
+
+async def test_a_crash_repeats_no_more_than_a_hundred_revisions(opened, tmp_path):
+    """However fast they went: the cursor is saved before more are delivered."""
+    gate = asyncio.Semaphore(0)
+    receiver = await opened(Receiver(*[200] * 350, held(gate)))
+    async with Sender(tmp_path / "journal.db") as sender:
+        await sender.write()
+        await sender.register("console", receiver.url)
+        await sender.delivered("console")
+        await sender.write(360)
+        await receiver.arrived(351)
+        delivered = sender.roster.get("console").cursor
+        [found] = await left_by_a_crash(tmp_path)
+
+    assert 350 == delivered
+    assert 250 <= found.cursor <= 350
+
+
+async def test_a_gap_is_told_in_the_same_words_after_a_crash(opened, tmp_path):
+    """The cursor that it counts from is on disk before it is told: the same message comes again."""
+    receiver = await opened(Receiver(200, 200, held(gate := asyncio.Semaphore(0)), hang))
+    async with Sender(tmp_path / "journal.db") as sender:
+        await sender.write()
+        await sender.register("console", receiver.url, max_lag=2)
+        await sender.delivered("console")
+        await sender.write()
+        await sender.delivered("console")
+        await sender.write()
+        await receiver.arrived(3)
+        await sender.write(5)
+        gate.release()
+        told = (await receiver.arrived(4))[3]
+        await left_by_a_crash(tmp_path)
+    receiver.answers(200)
+    async with Sender(tmp_path / "crashed" / "journal.db") as sender:
+        await sender.delivered("console")
+        again = receiver.requests[4]
+
+    assert (8, 3, 4) == tuple(told.data[name] for name in ("revision", "previous_revision", "skipped"))
+    assert (told.headers["webhook-id"], told.body) == (again.headers["webhook-id"], again.body)
+
+
+async def left_by_a_crash(folder):
+    """What a crash at this moment would leave in the folder `crashed`: the subscribers."""
+    (folder / "crashed").mkdir()
+    for file in folder.glob("journal.db*"):
+        shutil.copy(file, folder / "crashed")
+    shutil.copytree(folder / "crashed", folder / "looked at")
+    async with Database(folder / "looked at" / "journal.db") as crashed:
+        return (await loaded(crashed))[0]
+
+
+async def test_lost_revisions_are_told_whatever_the_filter(opened, tmp_path):
+    """What is stated after an accepted loss reaches also who has not asked for such a state, with the number of the lost."""
+    receiver, path = await opened(Receiver()), tmp_path / "journal.db"
+    async with Sender(path) as sender:
+        await sender.write(2)
+        await sender.register("console", receiver.url, states=("ACTIVE",))
+        await sender.delivered("console")
+    shutil.copy(path, tmp_path / "kept")
+    async with Sender(path) as sender:
+        await sender.write(4)
+        await sender.delivered("console")
+    shutil.copy(tmp_path / "kept", path)
+    async with Database(path, accept_data_loss=True):
+        pass
+    async with Sender(path) as sender:
+        await sender.delivered("console")
+        counted = sender.count("fsm_webhook_gaps_total", reason="lost")
+        head = sender.journal.head
+    told = receiver.requests[-1]
+
+    assert head > 6
+    assert (head, 2, head - 3) == tuple(told.data[name] for name in ("revision", "previous_revision", "skipped"))
+    assert 1 == counted

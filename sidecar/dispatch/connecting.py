@@ -49,13 +49,14 @@ class _Resolver(AbstractResolver):
 
 
 class _Call:
-    """One connection that is being made: the scheme, and the rule that forbade one of its addresses."""
+    """One connection that is being made: its scheme, the rule that forbade an address, and whether another was permitted."""
 
-    __slots__ = ("rule", "scheme")
+    __slots__ = ("permitted", "rule", "scheme")
 
     def __init__(self, scheme: str) -> None:
         self.scheme = scheme
         self.rule: Rule | None = None
+        self.permitted = False
 
 
 _call: ContextVar[_Call] = ContextVar("call")
@@ -74,7 +75,7 @@ class _Connector(aiohttp.TCPConnector):
         try:
             return await super().connect(req, traces, timeout)
         except aiohttp.ClientConnectorError:
-            if call.rule:
+            if call.rule and not call.permitted:
                 raise refused(call.rule) from None
             raise
 
@@ -87,4 +88,5 @@ class _Connector(aiohttp.TCPConnector):
         if rule:
             call.rule = rule
             raise ConnectionRefusedError(f"not called: {rule}")
+        call.permitted = True
         return socket.socket(family, kind, protocol)

@@ -59,7 +59,7 @@ def _is_disguised(host: str, text: str) -> bool:
     if host.endswith("."):
         return True
     if _address(host):
-        return not text.isascii() and host not in text
+        return not text.isascii() and host not in text.partition("://")[2].partition("/")[0]
     return bool(_NUMBER.fullmatch(host.rpartition(".")[2]))
 
 
@@ -122,7 +122,8 @@ class Targets:
         self._settings = settings
         self._allow = _networks(*settings.allow)
         self._deny = _networks(*settings.deny)
-        self._api_server = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+        api_server = os.environ.get("KUBERNETES_SERVICE_HOST", "").strip("[]")
+        self._api_server = _address(api_server), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
 
     @classmethod
     def of(cls, config: Config) -> "Targets":
@@ -179,7 +180,7 @@ class Targets:
         for rule, networks in _NEVER.items():
             if _within(address, networks):
                 return rule
-        if (str(address), str(port)) == self._api_server:
+        if (address, str(port)) == self._api_server:
             return Rule.CONTROL_PLANE
         if port in _KUBELET_PORTS and _within(address, _LOOPBACK + _PRIVATE):
             return Rule.CONTROL_PLANE
