@@ -1,4 +1,4 @@
-"""Receivers that do what they should not: each kind by name, as an answer; and a process that serves those of the torture test."""
+"""Receivers that do what they should not: each kind by name, as an answer; and a process that serves many dead ones."""
 
 import asyncio
 import contextlib
@@ -23,6 +23,8 @@ NEVER_ACKNOWLEDGE: dict[str, tuple[Answer, str]] = {
     "closed early": (raw(b""), "disconnected"),
     "not HTTP": (raw(b"\x00\xff" * 999), "protocol"),
     "switching protocols": (raw(b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"), "protocol"),
+    "bad chunk": (raw(OK + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n"), "protocol"),  # together with its head
+    "more than announced": (raw(OK + b"Content-Length: 1\r\n\r\n" + b"a" * 999, close=False), "protocol"),
     "status 999": (answer(999), "protocol"),
     "status 404": (answer(404), "client_error"),
     "status 500": (answer(500), "server_error"),
@@ -36,9 +38,7 @@ ACKNOWLEDGE: dict[str, Answer] = {
     "trickling body": partly(OK + b"Content-Length: 999\r\n\r\n", endless(b"a", 0.01)),
     "endless body": partly(OK + b"Transfer-Encoding: chunked\r\n\r\n", endless(BLOCK)),
     "gzip bomb": answer(200, gzip.compress(bytes(32 << 20)), Content_Encoding="gzip"),
-    "bad chunk": raw(OK + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n"),
     "body cut off": raw(OK + b"Content-Length: 999\r\n\r\nabc"),
-    "more than announced": raw(OK + b"Content-Length: 1\r\n\r\n" + b"a" * 999, close=False),
 }
 """They say 200, and then spoil the rest: the message was acknowledged all the same."""
 
@@ -60,7 +60,7 @@ class _Everywhere(Receiver):
     async def __aenter__(self):
         await super().__aenter__()
         self._server.close()
-        self._server = await asyncio.start_server(self._serve, "0.0.0.0", 0, backlog=1024)
+        self._server = await asyncio.start_server(self._serve, "0.0.0.0", 0, backlog=1024)  # noqa: S104  (in 127.0.0.0/8)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -49,9 +49,9 @@ def on_disk(folder):
     return {"path": str(folder / "journal.db"), "ballast": "64KiB"}
 
 
-def eventually(look):
+def eventually(look, seconds=PATIENCE_SECONDS):
     """The first true answer of `look`, which is asked again and again."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + seconds
     while not (answer := look()):
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.005)

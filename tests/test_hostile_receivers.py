@@ -17,6 +17,7 @@ from receiver import QUICK, Receiver, Sender, answer, held, raw
 from sidecar_process import eventually, free_port, running, written
 
 from sidecar.dispatch.roster import Status
+from sidecar.dispatch.webhook import Outcome
 
 IMPATIENT = replace(QUICK, timeout_seconds=0.3, connect_timeout_seconds=0.2, max_retry_after_seconds=0.05)
 COUNT = 20
@@ -44,14 +45,11 @@ async def beside(sender, opened, url):
 async def assert_fails(sender, hostile, outcome):
     """It is tried again and again, always with this outcome, and keeps its place."""
     await sender.until(lambda: hostile.failures >= 3)
-    counted = {str(name): sender.count("fsm_webhook_attempts_total", outcome=name) for name in ALL}
+    counted = {str(name): sender.count("fsm_webhook_attempts_total", outcome=name) for name in Outcome}
     assert {outcome, "delivered"} == {name for name, count in counted.items() if count}
     assert counted[outcome] >= 3
     assert (outcome, None) == (hostile.last_outcome, hostile.cursor)
     assert hostile.status in (Status.DEGRADED, Status.SUSPENDED)
-
-
-ALL = ["delivered", "gone", "timeout", "dns", "connect", "tls", "disconnected", "redirect", "busy", "client_error", "server_error", "protocol", "refused"]
 
 
 @pytest.mark.parametrize(("give", "outcome"), NEVER_ACKNOWLEDGE.values(), ids=NEVER_ACKNOWLEDGE)

@@ -25,7 +25,7 @@ JITTER = 0.2
 """Each wait is up to a fifth shorter or longer, so that subscribers that failed together do not come back together."""
 
 REPEATS = 100
-"""After so many revisions a cursor is saved before the next delivery: no more are repeated after a crash."""
+"""After so many revisions a cursor is saved before the next delivery: no more (or a batch more) are repeated after a crash."""
 
 _SLOW = (Outcome.REDIRECT, Outcome.CLIENT_ERROR, Outcome.PROTOCOL, Outcome.GONE, Outcome.REFUSED)
 """The receiver answered, and would answer the same in a second: its owner has to mend something."""
@@ -128,7 +128,7 @@ class Delivery:
         while self.subscriber.status is not Status.EVICTED:
             due = self._due = self._kept(await self._feed.next())
             if due.skipped:  # or after a crash the same message would tell of another gap
-                await self._roster.save(self.subscriber, after=0)
+                await self._roster.save(self.subscriber, after=1)
             self._poked.clear()  # before the attempt: what changes during it is not seen by it
             url = self.subscriber.settings.url
             result = await self.send(self._message_of(due), self._lane)
@@ -215,7 +215,7 @@ class Delivery:
         subscriber.failures, subscriber.failing_seconds, self._failing_since = 0, 0.0, None
         self._roster.set_status(subscriber, Status.ACTIVE)
         # after the first: or a crash would begin again at a later revision, and nobody would be told of those between
-        await self._roster.save(subscriber, after=0 if first else REPEATS)
+        await self._roster.save(subscriber, after=1 if first else REPEATS)
 
     def _failed(self, result: Attempt) -> float:
         """Count the failure and draw the consequence. Returns the seconds to wait.

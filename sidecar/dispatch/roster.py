@@ -256,12 +256,12 @@ class Roster:
             self._saved_cursors[subscriber.id] = cursor
 
     async def save(self, subscriber: Subscriber, *, after: int) -> None:
-        """Save one subscriber now if its cursor has moved by more than `after` revisions since the last time.
+        """Save one subscriber now if its cursor has moved by `after` revisions or more since the last time.
 
         Durable on return, or with the next batch when the disk is full.
         """
         cursor, saved = subscriber.cursor, self._saved_cursors.get(subscriber.id)
-        if cursor is None or cursor - (saved or 0) <= after:
+        if cursor is None or cursor - (saved or 0) < after:
             return
         try:
             await self._save(subscriber)

@@ -1,4 +1,4 @@
-"""The sidecar with one mistake in its store: the proofs have to find it.
+"""The sidecar with one mistake in its store or its deliveries: the proofs have to find it.
 
     python mutants.py MUTANT run --config FILE
 
@@ -12,6 +12,8 @@ import time
 from sidecar.cli import main
 from sidecar.conflicts import Expectation
 from sidecar.database import Database
+from sidecar.dispatch.delivery import Delivery
+from sidecar.dispatch.feed import Feed
 from sidecar.document import encode_document
 from sidecar.journal import Entry
 from sidecar.store import AsyncStateStore, Stored, _Lost
@@ -72,6 +74,30 @@ def decisions_are_late():
     replace(AsyncStateStore, "_accept", late)
 
 
+def the_cursor_goes_ahead():
+    """A subscriber's cursor is saved when a revision is sent, not when it is acknowledged."""
+    send = Delivery.send
+
+    async def hasty(self, body, lane):
+        self.subscriber.cursor = self.subscriber.delivered = self._due.last
+        await self._roster.save(self.subscriber, after=1)
+        return await send(self, body, lane)
+
+    replace(Delivery, "send", hasty)
+
+
+def some_are_passed_over():
+    """One revision in fifty is not delivered, and nobody is told."""
+    look, turns = Feed._look, itertools.count(1)
+
+    async def careless(self):
+        if self._subscriber.cursor and next(turns) % SKIPPED_EACH == 0:
+            self._subscriber.cursor += 1
+        return await look(self) if self._subscriber.cursor != self._journal.head else None
+
+    replace(Feed, "_look", careless)
+
+
 def the_disk_is_slow():
     """Each commit takes longer, and the next writes wait for it."""
     commit = Database._commit
@@ -95,6 +121,8 @@ MUTANTS = {
     "rejections show the tail": rejections_show_the_tail,
     "expectations are skipped": expectations_are_skipped,
     "decisions are late": decisions_are_late,
+    "the cursor goes ahead of the answer": the_cursor_goes_ahead,
+    "some revisions are passed over": some_are_passed_over,
     "none": lambda: None,
 }
 
