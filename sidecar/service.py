@@ -21,7 +21,7 @@ from sidecar.config import REQUEST_LINGER_SECONDS, Config, Subscriber, Webhooks,
 from sidecar.config.sections import Retention
 from sidecar.database import Database
 from sidecar.database.lock import refuse_held
-from sidecar.dispatch.connecting import client_session
+from sidecar.dispatch.connecting import client_sessions
 from sidecar.dispatch.delivery import Policy
 from sidecar.dispatch.dispatcher import Dispatcher
 from sidecar.dispatch.roster import Roster
@@ -120,10 +120,11 @@ class Service:
         with _naming(database):
             await roster.load()
         roster.configure(_configured(config))
+        sessions = client_sessions(targets, dns_timeout_seconds=webhooks.dns_timeout_seconds)
         dispatcher = Dispatcher(
             roster=roster,
             journal=journal,
-            session=await stack.enter_async_context(client_session(targets, dns_timeout_seconds=webhooks.dns_timeout_seconds)),
+            sessions=await stack.enter_async_context(sessions),
             policy=_policy(webhooks),
             max_in_flight=webhooks.max_in_flight,
             audience=audience,

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from sidecar.audience import Audience
 from sidecar.config.sections import TargetSettings
 from sidecar.database import Database
-from sidecar.dispatch.connecting import client_session
+from sidecar.dispatch.connecting import client_sessions
 from sidecar.dispatch.delivery import Policy
 from sidecar.dispatch.dispatcher import Dispatcher
 from sidecar.dispatch.roster import Roster, Settings
@@ -288,7 +288,7 @@ class Sender:
             self.dispatcher = Dispatcher(
                 roster=self.roster,
                 journal=self.journal,
-                session=await stack.enter_async_context(client_session(TARGETS)),
+                sessions=await stack.enter_async_context(client_sessions(TARGETS)),
                 policy=self._policy,
                 max_in_flight=self._max_in_flight,
                 audience=self.audience,

@@ -10,7 +10,7 @@ from receiver import NEVER_SECONDS, PATIENCE_SECONDS, QUICK, Receiver, Sender, a
 from sidecar.dispatch.delivery import Delivery, Lane, Places
 from sidecar.dispatch.feed import Jump
 from sidecar.dispatch.subscriber import Reason, Status
-from sidecar.dispatch.webhook import Outcome
+from sidecar.dispatch.webhook import Attempt, Outcome
 from sidecar.errors import StorageFailedError, StorageFullError, UnknownSubscriberError
 
 EAGER = replace(QUICK, evict_failures=1, evict_seconds=0.0)
@@ -86,6 +86,7 @@ async def test_those_who_may_hang_take_no_more_than_their_part_of_the_places(lan
         async def wait():
             inside.append(lane or "well")
             await gate.wait()
+            return Attempt(Outcome.DELIVERED, 200, 0.0)
 
         await places.attempt(lane, wait)
 

@@ -1,10 +1,11 @@
-"""The session that all attempts share: it looks names up within bounds, and asks at each connection whether it may."""
+"""The sessions that all attempts share: they look names up within bounds, and ask at each connection whether it may."""
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -16,12 +17,30 @@ from sidecar.dispatch.target import Rule, Targets, refused
 from sidecar.dispatch.webhook import connections_noted
 
 
+class Sessions(NamedTuple):
+    """`kept` keeps connections open, for receivers that are well; `fresh` makes a new one for each attempt: to all those
+    that fail they would be too many."""
+
+    kept: aiohttp.ClientSession
+    fresh: aiohttp.ClientSession
+
+
+@asynccontextmanager
+async def client_sessions(targets: Targets, *, dns_timeout_seconds: float = 2.0) -> AsyncIterator[Sessions]:
+    """Both sessions, as `client_session` makes them."""
+    async with (
+        client_session(targets, dns_timeout_seconds=dns_timeout_seconds) as kept,
+        client_session(targets, dns_timeout_seconds=dns_timeout_seconds, keep=False) as fresh,
+    ):
+        yield Sessions(kept, fresh)
+
+
 def client_session(
-    targets: Targets, *, dns_timeout_seconds: float = 2.0, nameservers: Sequence[str] | None = None
+    targets: Targets, *, dns_timeout_seconds: float = 2.0, nameservers: Sequence[str] | None = None, keep: bool = True
 ) -> aiohttp.ClientSession:
     """No redirects, no cookies, no proxy of the environment, nothing decompressed. `nameservers`: not the system's."""
     return aiohttp.ClientSession(
-        connector=_Connector(targets, _Resolver(dns_timeout_seconds, nameservers)),
+        connector=_Connector(targets, _Resolver(dns_timeout_seconds, nameservers), keep=keep),
         trace_configs=[connections_noted()],
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
@@ -65,8 +84,8 @@ _call: ContextVar[_Call] = ContextVar("call")
 class _Connector(aiohttp.TCPConnector):
     """Judges every address that is really connected to: what a name stands for may have changed since it was registered."""
 
-    def __init__(self, targets: Targets, resolver: AbstractResolver) -> None:
-        super().__init__(limit=0, keepalive_timeout=15.0, resolver=resolver, socket_factory=self._socket)
+    def __init__(self, targets: Targets, resolver: AbstractResolver, *, keep: bool) -> None:
+        super().__init__(limit=0, force_close=not keep, resolver=resolver, socket_factory=self._socket)
         self._targets = targets
 
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:

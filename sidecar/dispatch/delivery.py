@@ -14,6 +14,7 @@ from yarl import URL
 
 from sidecar.audience import Audience
 from sidecar.dispatch import message
+from sidecar.dispatch.connecting import Sessions
 from sidecar.dispatch.feed import Due, Feed
 from sidecar.dispatch.roster import Roster
 from sidecar.dispatch.subscriber import Reason, Status, Subscriber
@@ -87,7 +88,10 @@ class Places:
         async with self._all:
             self.in_flight += 1
             try:
-                return await attempt()
+                result = await attempt()
+                if result.outcome is not Outcome.DELIVERED:
+                    await asyncio.sleep(0)  # the place counts until the loop has closed the connection
+                return result
             finally:
                 self.in_flight -= 1
 
@@ -101,7 +105,7 @@ class Delivery:
         *,
         roster: Roster,
         journal: Journal,
-        session: aiohttp.ClientSession,
+        sessions: Sessions,
         places: Places,
         policy: Policy,
         audience: Audience,
@@ -110,7 +114,7 @@ class Delivery:
         self.subscriber = subscriber
         self._roster = roster
         self._journal = journal
-        self._session = session
+        self._sessions = sessions
         self._places = places
         self._policy = policy
         self._audience = audience
@@ -118,7 +122,7 @@ class Delivery:
         self._feed = Feed(subscriber, journal, policy.max_lag)
         self._poked = asyncio.Event()
         self._due: Due | None = None  # attempted, and not acknowledged
-        self._well_at = subscriber.settings.url if subscriber.cursor is not None and not subscriber.failures else None
+        self._well_at = subscriber.settings.url if subscriber.last_outcome == Outcome.DELIVERED else None
         self._failing_since: float | None = None
         if subscriber.failures:
             self._failing_since = time.monotonic() - subscriber.failing_seconds
@@ -184,20 +188,23 @@ class Delivery:
 
     async def send(self, body: message.Message, lane: Lane | None) -> Attempt:
         """One attempt, when there is a place."""
-        result = await self._places.attempt(lane, partial(self._attempt, body))
+        result = await self._places.attempt(
+            lane, partial(self._attempt, body, self._sessions.fresh if lane else self._sessions.kept)
+        )
         self._metrics.attempts.labels(result.outcome).inc()
         self._metrics.attempt_seconds.observe(result.seconds)
         if result.rule:
             self._metrics.targets_refused.labels(result.rule).inc()
         return result
 
-    async def _attempt(self, body: message.Message) -> Attempt:
+    async def _attempt(self, body: message.Message, session: aiohttp.ClientSession) -> Attempt:
         settings = self.subscriber.settings
         timeout = aiohttp.ClientTimeout(
             total=settings.timeout_seconds or self._policy.timeout_seconds,
             sock_connect=self._policy.connect_timeout_seconds,
         )
-        return await attempt(self._session, URL(settings.url), body, self.subscriber.secrets(time.time()), timeout)
+        secrets = self.subscriber.secrets(time.time())
+        return await attempt(session, URL(settings.url), body, secrets, timeout)
 
     async def _delivered(self, due: Due) -> None:
         subscriber, now = self.subscriber, time.time()

@@ -4,9 +4,8 @@ import asyncio
 import time
 from typing import NamedTuple
 
-import aiohttp
-
 from sidecar.audience import Audience
+from sidecar.dispatch.connecting import Sessions
 from sidecar.dispatch.delivery import Delivery, Places, Policy
 from sidecar.dispatch.feed import Jump
 from sidecar.dispatch.roster import Roster
@@ -38,7 +37,7 @@ class Dispatcher:
         *,
         roster: Roster,
         journal: Journal,
-        session: aiohttp.ClientSession,
+        sessions: Sessions,
         policy: Policy,
         max_in_flight: int,
         audience: Audience,
@@ -47,7 +46,7 @@ class Dispatcher:
         self.roster = roster
         self.stamped_at = time.monotonic()
         self._journal = journal
-        self._session = session
+        self._sessions = sessions
         self._policy = policy
         self._audience = audience
         self._metrics = metrics
@@ -89,7 +88,7 @@ class Dispatcher:
             subscriber,
             roster=self.roster,
             journal=self._journal,
-            session=self._session,
+            sessions=self._sessions,
             places=self.places,
             policy=self._policy,
             audience=self._audience,

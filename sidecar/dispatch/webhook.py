@@ -112,8 +112,6 @@ async def _post(
             status, outcome = response.status, _outcome_of(response.status)
             retry_after = _retry_after(response.headers.get("Retry-After"))
             await _drain(response)
-            if outcome is not Outcome.DELIVERED:
-                response.close()  # connections are kept to those who are well: the others would keep too many
     except EndpointRefusedError as error:
         outcome, rule = Outcome.REFUSED, error.rule
     except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
