@@ -244,8 +244,8 @@ async def test_hung_lookups_delay_nobody():
     async with contextlib.AsyncExitStack() as stack:
         receiver = await stack.enter_async_context(Receiver())
         names = await stack.enter_async_context(Nameserver(well_example=[["127.0.0.1"]]))
-        session = client_session(Targets(OPEN), dns_timeout_seconds=3.0, nameservers=[names.address])
-        await stack.enter_async_context(session)
+        sessions = client_session(Targets(OPEN), dns_timeout_seconds=3.0, nameservers=[names.address])
+        session = await stack.enter_async_context(sessions)
 
         async def call(name):
             timeout, message = aiohttp.ClientTimeout(total=PATIENCE_SECONDS), ping(epoch="k3f9", subscriber_id="s", now=0.0)
@@ -265,3 +265,14 @@ async def test_a_name_that_does_not_exist_is_a_dns_failure():
     """Told apart from a connection that fails."""
     async with Nameserver(nobody_example=[[]]) as names:
         assert "dns" == await called("http://nobody.example/", Targets(OPEN), nameservers=[names.address])
+
+
+async def test_a_lookup_under_way_does_not_outlive_its_session():
+    """When a session is closed, its lookups end with it, and nothing is left to call back."""
+    async with Nameserver() as names:
+        sessions = client_session(Targets(OPEN), dns_timeout_seconds=PATIENCE_SECONDS, nameservers=[names.address])
+        async with sessions as session:
+            calling = asyncio.create_task(session.get("http://hung.example/"))
+            await names.waiting.acquire()
+    with pytest.raises((asyncio.CancelledError, aiohttp.ClientError)):
+        await calling

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
+import aiodns
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_reqrep import ClientRequest
@@ -35,18 +36,24 @@ async def client_sessions(targets: Targets, *, dns_timeout_seconds: float = 2.0)
         yield Sessions(kept, fresh)
 
 
-def client_session(
+@asynccontextmanager
+async def client_session(
     targets: Targets, *, dns_timeout_seconds: float = 2.0, nameservers: Sequence[str] | None = None, keep: bool = True
-) -> aiohttp.ClientSession:
+) -> AsyncIterator[aiohttp.ClientSession]:
     """No redirects, no cookies, no proxy of the environment, nothing decompressed. `nameservers`: not the system's."""
-    return aiohttp.ClientSession(
-        connector=_Connector(targets, _Resolver(dns_timeout_seconds, nameservers), keep=keep),
-        trace_configs=[connections_noted()],
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=False,
-        auto_decompress=False,
-        skip_auto_headers=("Accept", "Accept-Encoding"),
-    )
+    resolver = _Resolver(dns_timeout_seconds, nameservers)
+    try:
+        async with aiohttp.ClientSession(
+            connector=_Connector(targets, resolver, keep=keep),
+            trace_configs=[connections_noted()],
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            auto_decompress=False,
+            skip_auto_headers=("Accept", "Accept-Encoding"),
+        ) as session:
+            yield session
+    finally:
+        await resolver.close()  # a connector closes only one of its own
 
 
 class _Resolver(AbstractResolver):
@@ -54,17 +61,28 @@ class _Resolver(AbstractResolver):
 
     def __init__(self, seconds: float, nameservers: Sequence[str] | None) -> None:
         self._seconds = seconds
-        self._resolver = aiohttp.AsyncResolver(nameservers=nameservers, timeout=seconds, tries=2)
+        self._resolver = aiodns.DNSResolver(nameservers, timeout=seconds, tries=2)
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
         try:
             async with asyncio.timeout(self._seconds):
-                return await self._resolver.resolve(host, port, family)
-        except TimeoutError:  # as an OSError it would be taken for the connection's
+                found = await self._resolver.getaddrinfo(
+                    host, port=port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+                )
+        except TimeoutError:  # as it is, it would be taken for the connection's
             raise OSError(None, f"the lookup took longer than {self._seconds:g} s") from None
+        except aiodns.error.DNSError as error:
+            raise OSError(None, f"the lookup failed: {error}") from error
+        return [_result(host, node) for node in found.nodes]
 
     async def close(self) -> None:
         await self._resolver.close()
+
+
+def _result(host: str, node: Any) -> ResolveResult:
+    address, port = node.addr[:2]
+    flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    return ResolveResult(hostname=host, host=address.decode(), port=port, family=node.family, proto=0, flags=flags)
 
 
 class _Call:

@@ -58,11 +58,15 @@ def changed(entries: Sequence[Entry], *, epoch: str, subscriber_id: str, previou
     """
     last = entries[-1]
     first = _changed(entries[0], epoch, previous, skipped)
+    place = f"{last.revision}" if len(entries) == 1 else f"{first.revision}-{last.revision}"
+    if skipped:  # or it would have the id of the same revision told without a gap, before a crash
+        place += f"-after-{first.previous_revision}"
+    message_id = f"{epoch}_{place}_{subscriber_id}"
     if len(entries) == 1:
-        return _message(f"{epoch}_{last.revision}_{subscriber_id}", CHANGED, last.appended_at, _encode(first))
+        return _message(message_id, CHANGED, last.appended_at, _encode(first))
     changes = [first, *(_changed(entry, epoch, before.revision, 0) for before, entry in pairwise(entries))]
     data = _Batch(epoch, last.revision, first.previous_revision, skipped, first.initial, changes)
-    return _message(f"{epoch}_{first.revision}-{last.revision}_{subscriber_id}", BATCH, last.appended_at, _encode(data))
+    return _message(message_id, BATCH, last.appended_at, _encode(data))
 
 
 def _changed(entry: Entry, epoch: str, previous: int | None, skipped: int) -> _Changed:
