@@ -67,7 +67,7 @@ class Story:
         match event:
             case {"event": "subscriber_status_changed"}:
                 self._status_changed(event)
-            case {"event": "write_rejected", "attempted": {"source_module": writer}} if writer not in self._tells_of:
+            case {"event": "write_rejected" | "write_renumbered", "source_module": writer} if writer not in self._tells_of:
                 self._event("rejected", writer, event["detail"], YELLOW)
             case {"level": "error" | "critical"}:
                 self._event("log", "sidecar", ", ".join(f"{key}: {value}" for key, value in event.items()), RED)

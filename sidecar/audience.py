@@ -4,14 +4,16 @@ from sidecar.errors import SubscriberLimitError
 
 
 class Seat:
-    """One listener's place. `active`: it is being served, not suspended."""
+    """One listener's place. `active`: it is being served, not suspended. `attempts` to reach it since it sits there."""
 
-    __slots__ = ("active", "audience", "subscriber_id")
+    __slots__ = ("active", "attempts", "attempts_failed", "audience", "subscriber_id")
 
     def __init__(self, audience: "Audience", subscriber_id: str) -> None:
         self.audience = audience
         self.subscriber_id = subscriber_id
         self.active = True
+        self.attempts = 0
+        self.attempts_failed = 0
 
     def leave(self) -> None:
         """Give the place back. A second call does nothing."""

@@ -17,7 +17,7 @@ from sidecar.database.failure import storage_error
 from sidecar.database.schema import sync
 from sidecar.database.space import Space
 from sidecar.errors import BackupRunningError, ConfigError, NoJournalFileError, StorageError, StorageFullError
-from sidecar.metrics import BackupMetrics
+from sidecar.meters import BackupMetrics
 
 _log = structlog.get_logger("backup")
 

@@ -90,7 +90,7 @@ def _run(options: argparse.Namespace) -> None:
     from sidecar.service import serve  # here, because its imports take time that check-config need not spend
 
     asyncio.Runner(loop_factory=_loop_factory()).run(
-        serve(settings, accept_data_loss=options.accept_data_loss)
+        serve(settings, config_file=options.config, accept_data_loss=options.accept_data_loss)
     )  # not closed: see _leave
 
 

@@ -1,8 +1,11 @@
-"""Writes that lost: what was expected of the current state, and a ring of the latest rejections. Pure."""
+"""Writes that met another one: what was expected of the current state, who lost, and who overwrote whom unseen. Pure."""
 
 import time
 from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
+from heapq import merge
+from typing import NamedTuple
 
 import msgspec
 
@@ -12,17 +15,39 @@ from sidecar.errors import Standing
 NO_VERSION = -1
 """The current version while there is no state yet."""
 
+OTHER = "other"
+"""The writer of a write whose `source_module` is not one of those that are told apart."""
 
-class RejectionKind(StrEnum):
-    """Why a write was rejected."""
+
+class ConflictKind(StrEnum):
+    """What a write was compared by when it lost; or that it was not compared, and overwrote a state it had not seen."""
 
     STALE_VERSION = "stale_version"
     WRONG_EXPECTATION = "wrong_expectation"
     WRONG_EPOCH = "wrong_epoch"
     ILLEGAL_TRANSITION = "illegal_transition"
+    MASKED = "masked"
 
 
-VERSION_CONFLICTS = (RejectionKind.STALE_VERSION, RejectionKind.WRONG_EXPECTATION, RejectionKind.WRONG_EPOCH)
+class Reason(StrEnum):
+    """How the current state differed from what the write expected of it."""
+
+    STALE = "stale"
+    EQUAL = "equal"
+    AHEAD = "ahead"
+    EXISTS = "exists"
+    MISSING = "missing"
+    STATE = "state"
+    EPOCH = "epoch"
+    MACHINE = "machine"
+
+
+VERSION_CONFLICTS: dict[ConflictKind, tuple[Reason, ...]] = {
+    ConflictKind.STALE_VERSION: (Reason.STALE, Reason.EQUAL),
+    ConflictKind.WRONG_EXPECTATION: (Reason.STALE, Reason.AHEAD, Reason.EXISTS, Reason.MISSING, Reason.STATE),
+    ConflictKind.WRONG_EPOCH: (Reason.EPOCH,),
+}
+"""The kinds that are version conflicts, and the reasons that each can have."""
 
 
 class Expectation(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -38,19 +63,19 @@ class Expectation(msgspec.Struct, frozen=True, omit_defaults=True):
     below: int | None = None
     state: str | None = None
 
-    def broken_by(self, epoch: str, current: SnapshotDocument | None) -> RejectionKind | None:
+    def broken_by(self, epoch: str, current: SnapshotDocument | None) -> tuple[ConflictKind, Reason] | None:
         """The first way in which the current epoch and state break the expectation, or None."""
         version = current.version if current else NO_VERSION
         if self.epoch is not None and self.epoch != epoch:
-            return RejectionKind.WRONG_EPOCH
+            return ConflictKind.WRONG_EPOCH, Reason.EPOCH
         if self.version is not None and self.version != version:
-            return RejectionKind.WRONG_EXPECTATION
+            return ConflictKind.WRONG_EXPECTATION, _difference(self.version, version)
         if self.state is not None and (current is None or current.state != self.state):
-            return RejectionKind.WRONG_EXPECTATION
+            return ConflictKind.WRONG_EXPECTATION, Reason.STATE if current else Reason.MISSING
         if self.below is not None and version >= self.below:
-            return RejectionKind.STALE_VERSION
+            return ConflictKind.STALE_VERSION, Reason.EQUAL if version == self.below else Reason.STALE
         if self.any_state and current is None:
-            return RejectionKind.WRONG_EXPECTATION
+            return ConflictKind.WRONG_EXPECTATION, Reason.MISSING
         return None
 
     @property
@@ -69,13 +94,21 @@ class Expectation(msgspec.Struct, frozen=True, omit_defaults=True):
         return " and ".join(parts) or "a state, whatever it is"
 
 
+def _difference(expected: int, version: int) -> Reason:
+    if expected == NO_VERSION:
+        return Reason.EXISTS
+    if version == NO_VERSION:
+        return Reason.MISSING
+    return Reason.STALE if expected < version else Reason.AHEAD
+
+
 def tag(epoch: str | None, version: int) -> str:
     """A version with its journal's epoch, as in an ETag: `k3f9-17`."""
     return f"{epoch}-{version}" if epoch else str(version)
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """What the rejected writer wanted. `expected`: the expectation that was broken; None for an illegal transition."""
+    """What the writer wanted. `expected`: the expectation that was broken; None where there was none."""
 
     version: int
     expected: Expectation | None
@@ -84,35 +117,114 @@ class Attempt(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Rejection(msgspec.Struct, frozen=True):
-    """One rejected write: who tried what, against whom. `at` in seconds since the Unix epoch."""
+class Conflict(msgspec.Struct, frozen=True):
+    """One write that met another: who tried what, against whom. `at` in seconds since the Unix epoch.
+
+    Kind `masked`: it was accepted under a new version, over the state `against`. All other kinds: rejected.
+    """
 
     at: float
-    kind: RejectionKind
+    kind: ConflictKind
+    reason: Reason
     attempted: Attempt
     against: Standing
 
+    def __str__(self) -> str:
+        if self.kind is ConflictKind.MASKED:
+            return f"version {self.attempted.version} got a new number, though {_describe(self.against)}"
+        if self.kind is ConflictKind.ILLEGAL_TRANSITION:
+            return f"{self.against.state} -> {self.attempted.state} is not a transition of the machine"
+        return f"expected {self.attempted.expected}, but {_describe(self.against)}"
 
-class Rejections:
-    """The newest rejections, the oldest forgotten first, and how many there were of each kind."""
 
-    def __init__(self, capacity: int = 256) -> None:
-        self._ring: deque[Rejection] = deque(maxlen=capacity)
-        self.counts = dict.fromkeys(RejectionKind, 0)
+def _describe(standing: Standing) -> str:
+    if standing.state is None:
+        return "there is no state yet"
+    current = tag(standing.epoch, standing.version)
+    return f"the current version is {current}: {standing.state}, written by {standing.source_module}"
+
+
+class Meeting(NamedTuple):
+    """Whose write met whose state, as the metrics name them: a configured writer, or `other`."""
+
+    writer: str
+    against: str
+    masked: bool
+
+
+class Conflicts:
+    """The newest conflicts, and how many there were: by kind, by reason and by writer.
+
+    `writers`: the `source_module`s that are told apart in the numbers; all the rest is `other`. `tell` is called with each
+    conflict, for the log. The newest `capacity` rejected writes are kept, and as many masked ones: none crowds out the other.
+    """
+
+    def __init__(
+        self, writers: Iterable[str] = (), *, capacity: int = 256, tell: Callable[[Conflict], None] | None = None
+    ) -> None:
+        self.writers = (*writers, OTHER)
+        self.counts = dict.fromkeys(ConflictKind, 0)
+        self.by_reason = {
+            (kind, reason, writer): 0
+            for kind, reasons in VERSION_CONFLICTS.items()
+            for reason in reasons
+            for writer in self.writers
+        }
+        self.latest: dict[tuple[str, str, str], Conflict] = {}
+        self.masked = dict.fromkeys(self.writers, 0)
+        self.meetings = {
+            Meeting(writer, against, masked): 0
+            for writer in self.writers
+            for against in self.writers
+            for masked in (False, True)
+        }
+        self._rejected: deque[tuple[int, Conflict]] = deque(maxlen=capacity)
+        self._masked: deque[tuple[int, Conflict]] = deque(maxlen=capacity)
+        self._tell = tell
 
     def add(
-        self, kind: RejectionKind, document: SnapshotDocument, expected: Expectation | None, against: Standing
-    ) -> Rejection:
-        """Remember a write that lost against `against`."""
+        self,
+        kind: ConflictKind,
+        reason: Reason,
+        document: SnapshotDocument,
+        expected: Expectation | None,
+        against: Standing,
+    ) -> Conflict:
+        """Remember and count a write that met `against`."""
         attempted = Attempt(document.version, expected, document.state, document.source_module, document.reason)
-        rejection = Rejection(time.time(), kind, attempted, against)
-        self._ring.append(rejection)
+        conflict = Conflict(time.time(), kind, reason, attempted, against)
         self.counts[kind] += 1
-        return rejection
+        self._count(conflict, self._name(document.source_module))
+        ring = self._masked if kind is ConflictKind.MASKED else self._rejected
+        ring.append((sum(self.counts.values()), conflict))
+        if self._tell:
+            self._tell(conflict)
+        return conflict
 
-    def newest_first(self) -> list[Rejection]:
-        return list(reversed(self._ring))
+    def _count(self, conflict: Conflict, writer: str) -> None:
+        if conflict.kind is ConflictKind.MASKED:
+            self.masked[writer] += 1
+        elif conflict.kind in VERSION_CONFLICTS:
+            key = conflict.kind, conflict.reason, writer
+            self.by_reason[key] += 1
+            self.latest[key] = conflict
+        else:  # the machine's no, whoever came first
+            return
+        against = conflict.against.source_module
+        if against is not None:
+            self.meetings[Meeting(writer, self._name(against), conflict.kind is ConflictKind.MASKED)] += 1
+
+    def _name(self, source_module: str) -> str:
+        return source_module if source_module in self.writers else OTHER
+
+    def newest_first(self) -> Sequence[Conflict]:
+        """Those that are kept, rejected and masked ones, the newest first."""
+        return [conflict for _, conflict in merge(reversed(self._rejected), reversed(self._masked), key=_place, reverse=True)]
 
     @property
     def version_conflicts(self) -> int:
         return sum(self.counts[kind] for kind in VERSION_CONFLICTS)
+
+
+def _place(numbered: tuple[int, Conflict]) -> int:
+    return numbered[0]

@@ -9,12 +9,16 @@ from typing import Any, TextIO
 
 import structlog
 
+LINES = dict.fromkeys(("debug", "info", "warning", "error", "critical"), 0)
+"""How many lines this process has written, by level."""
+
 
 def configure(*, level: str, format: str) -> None:
     """Set up logging to standard error. `format`: console, json, or auto (console on a terminal)."""
     console = format == "console" or (format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
+        _count,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
         _first_things_first,
@@ -53,6 +57,12 @@ class _Unbreakable:
     def flush(self) -> None:
         with suppress(OSError, ValueError):
             self._stream.flush()
+
+
+def _count(logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    if event["level"] in LINES:
+        LINES[event["level"]] += 1
+    return event
 
 
 def _first_things_first(logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -4,8 +4,10 @@ import asyncio
 import gc
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -13,12 +15,15 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, disable_created_metrics
 
-from sidecar.api.app import Api, build_api
+from sidecar.api.app import ROUTES, Api, build_api
 from sidecar.audience import Audience
 from sidecar.backup import Backups
 from sidecar.checks import Thresholds
-from sidecar.config import REQUEST_LINGER_SECONDS, Config, Subscriber, Webhooks, read_secret
+from sidecar.config import REQUEST_LINGER_SECONDS, Config, Subscriber, Webhooks, load, read_secret
 from sidecar.config.sections import Retention
+from sidecar.configwatch import ConfigWatch
+from sidecar.conflictlog import ConflictLog
+from sidecar.conflicts import Conflicts
 from sidecar.database import Database
 from sidecar.database.lock import refuse_held
 from sidecar.dispatch.connecting import client_sessions
@@ -33,10 +38,12 @@ from sidecar.journal import Journal
 from sidecar.journal.memory import MemoryJournal
 from sidecar.journal.sqlite import SqliteJournal
 from sidecar.machine import Enforcement, Machine
-from sidecar.metrics import BackupMetrics, DatabaseMetrics, DispatchMetrics, HttpMetrics, StoreMetrics
+from sidecar.meters import BackupMetrics, DatabaseMetrics, DispatchMetrics, HttpMetrics, StoreMetrics
 from sidecar.ops.app import build_ops
-from sidecar.ops.collector import StateCollector
+from sidecar.ops.collector import Facts, StateCollector
+from sidecar.ops.exposition import Exposition
 from sidecar.ops.health import Health, Phase
+from sidecar.ops.looplag import LoopLag
 from sidecar.retention import Limits, retain
 from sidecar.statelog import StateLog
 from sidecar.store import AsyncStateStore
@@ -50,14 +57,16 @@ API_LINGER_SECONDS = (REQUEST_LINGER_SECONDS - 2 * OPS_LINGER_SECONDS) / 2
 _log = structlog.get_logger("service")
 
 
-async def serve(config: Config, *, accept_data_loss: bool = False) -> None:
+async def serve(config: Config, *, config_file: str | None = None, accept_data_loss: bool = False) -> None:
     """Run until a signal asks to stop. Raises `ConfigError` or a `StorageError` for what keeps it from running.
+
+    `config_file`: where `config` was read from, to be watched.
 
     Parts stop in the reverse order of their start, also when a start fails halfway. Ops comes first and goes last: probes
     answer while the journal is opened, metrics while the deliveries drain.
     """
     logging.getLogger("aiohttp.server").addFilter(_is_ours)
-    service = Service(config, accept_data_loss)
+    service = Service(config, config_file=config_file, accept_data_loss=accept_data_loss)
     try:
         async with AsyncExitStack() as stack:
             stack.enter_context(service.stop.installed())
@@ -80,7 +89,7 @@ def _cause(death: BaseException) -> BaseException:
 class Service:
     """One running sidecar."""
 
-    def __init__(self, config: Config, accept_data_loss: bool = False) -> None:
+    def __init__(self, config: Config, *, config_file: str | None = None, accept_data_loss: bool = False) -> None:
         self._accept_data_loss = accept_data_loss
         self.stop = StopSignals()
         self.crashed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -88,13 +97,16 @@ class Service:
         self._health = Health()
         self._closing = asyncio.Event()
         self._registry = _registry()
+        self._exposition = Exposition(self._registry)
+        self._config_watch = ConfigWatch(config, partial(_loadable, config_file) if config_file else None)
+        self._conflict_log = ConflictLog()
 
     async def start(self, stack: AsyncExitStack) -> None:
         """Start every part, and leave on `stack` how it is stopped."""
         config, registry, health = self._config, self._registry, self._health
         targets = Targets.of(config)
         try:
-            ops_at = await _listen(stack, "ops", build_ops(health, registry), config.ops.listen, OPS_LINGER_SECONDS)
+            ops_at = await _listen(stack, "ops", build_ops(health, self._exposition), config.ops.listen, OPS_LINGER_SECONDS)
         except ConfigError:
             if config.journal.backend == "sqlite":
                 refuse_held(_absolute(config.journal.path))  # the same sidecar, started twice: that is the better answer
@@ -105,9 +117,10 @@ class Service:
         audience = Audience(config.store.max_subscribers)
         with _naming(database):
             store = await self._open_store(journal, audience)
+        stack.callback(self._conflict_log.flush)
 
-        dispatch_metrics = DispatchMetrics(registry)
         webhooks = config.webhooks
+        dispatch_metrics = DispatchMetrics(registry, timeout_seconds=float(webhooks.timeout_seconds))
         targets.own_ports.add(ops_at.port)
         roster = Roster(
             database,
@@ -139,6 +152,9 @@ class Service:
         patience = store.answer_overdue(config.writes.timeout_seconds)
         await stack.enter_async_context(running(patience, name="overdue writes", crashed=self.crashed))
         await stack.enter_async_context(running(StateLog(journal, state).run(), name="statelog", crashed=self.crashed))
+        loop_lag = LoopLag()
+        await stack.enter_async_context(running(loop_lag.run(), name="loop lag", crashed=self.crashed))
+        await stack.enter_async_context(running(self._config_watch.run(), name="config watch", crashed=self.crashed))
         stack.callback(roster.close)
         await stack.enter_async_context(running(dispatcher.run(), name="dispatcher", crashed=self.crashed))
         stack.push_async_callback(dispatcher.drain, self.stop.hurried, config.shutdown.flush_timeout_seconds)
@@ -148,16 +164,24 @@ class Service:
             store,
             dispatcher,
             backups,
-            HttpMetrics(registry),
+            HttpMetrics(registry, ROUTES),
             draining=self._closing.is_set,
             stopping=self.stop.asked.is_set,
             max_body_bytes=config.writes.max_body_bytes,
             require_precondition=config.writes.require_precondition,
         )
-        stack.callback(api.close)
         api_at = await _listen(stack, "api", api, config.api.listen, API_LINGER_SECONDS)
         targets.own_ports.add(api_at.port)
-        registry.register(StateCollector(store, dispatcher, database, backups))
+        collector = StateCollector(
+            store,
+            dispatcher,
+            database,
+            backups,
+            facts=_facts(config),
+            config_watch=self._config_watch,
+            loop_lag=loop_lag,
+        )
+        self._exposition.sample(collector.collect, *([collector.disk.look] if collector.disk else []))
         _quiet_the_collector()
         health.phase = Phase.READY
         _log.info(
@@ -220,7 +244,8 @@ class Service:
             history_limit=fsm.history_limit,
             max_queue=self._config.writes.max_queue,
             requests=Requests(ttl_seconds=idempotency.ttl_seconds, limit=idempotency.max_keys),
-            metrics=StoreMetrics(self._registry),
+            conflicts=Conflicts(self._config.metrics.writers, tell=self._conflict_log),
+            metrics=StoreMetrics(self._registry, timeout_seconds=float(self._config.writes.timeout_seconds)),
         )
         try:
             await store.recover()
@@ -282,6 +307,26 @@ def _registry() -> CollectorRegistry:
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     return registry
+
+
+def _loadable(config_file: str) -> Config:
+    """What the next start would find. Raises `ConfigError` as that would."""
+    settings = load(config_file)
+    Targets.of(settings)
+    return settings
+
+
+def _facts(config: Config) -> Facts:
+    fault_states = config.fsm.fault_states
+    return Facts(
+        agent=config.metrics.agent or socket.gethostname(),
+        fsm=config.fsm.name,
+        fault_states=("ERROR_STATE",) if fault_states is None else fault_states,
+        update_expected=config.health.update_expected,
+        subscriber_series=config.metrics.subscriber_series,
+        webhook_timeout_seconds=float(config.webhooks.timeout_seconds),
+        evict_failures=config.webhooks.evict_after.failures,
+    )
 
 
 def _limits(retention: Retention) -> Limits:

@@ -17,7 +17,7 @@ import msgspec
 
 from sidecar.audience import Audience, Seat
 from sidecar.checks import Check, RollingCount, Thresholds, check_all
-from sidecar.conflicts import NO_VERSION, Expectation, RejectionKind, Rejections, tag
+from sidecar.conflicts import NO_VERSION, ConflictKind, Conflicts, Expectation, Reason
 from sidecar.document import (
     SnapshotDocument,
     check_names,
@@ -43,7 +43,7 @@ from sidecar.idempotency import DEFAULT_MAX_KEYS, DEFAULT_TTL_SECONDS, Requests
 from sidecar.journal import Entry, Journal, Request
 from sidecar.journal.memory import MemoryJournal
 from sidecar.machine import Enforcement, Machine
-from sidecar.metrics import StoreMetrics
+from sidecar.meters import StoreMetrics
 from sidecar.snapshot import FsmSnapshot, FsmState, create_transition, initial_snapshot, next_snapshot
 
 MAX_VERSION = 2**53 - 1
@@ -94,12 +94,22 @@ class Stored:
 
 
 class _Pending:
-    """An accepted write on its way to the disk, and those who wait for it."""
+    """An accepted write on its way to the disk, and those who wait for it.
 
-    __slots__ = ("document", "request", "snapshot", "waiters")
+    `masked`: the document as it came, where it takes the place of a state that its writer has not seen.
+    """
 
-    def __init__(self, document: SnapshotDocument, snapshot: FsmSnapshot | None, request: Request | None) -> None:
+    __slots__ = ("document", "masked", "request", "snapshot", "waiters")
+
+    def __init__(
+        self,
+        document: SnapshotDocument,
+        snapshot: FsmSnapshot | None,
+        request: Request | None,
+        masked: SnapshotDocument | None,
+    ) -> None:
         self.document = document
+        self.masked = masked
         self.snapshot = snapshot
         self.request = request
         self.waiters: list[asyncio.Future[Stored]] = []
@@ -114,7 +124,8 @@ class _Pending:
 class _Lost(Exception):  # noqa: N818  (never seen outside this module)
     """The decision went against a write: why, and what it lost to."""
 
-    kind: RejectionKind
+    kind: ConflictKind
+    reason: Reason
     document: SnapshotDocument
     winner: SnapshotDocument | None
     expected: Expectation | None = None
@@ -126,8 +137,9 @@ class AsyncStateStore:
 
     `machine` gives the states and the transitions allowed (default: the states of `FsmState`, every move). `audience` is
     the set of listeners when others share it, with its own limit. `history_limit` bounds the transitions that `transition`
-    keeps in a snapshot. `max_queue` writes may wait for the disk. `requests` remembers those that may come twice. With a
-    journal that may hold a state already, await `recover` first; `initial_state` is for a store in memory.
+    keeps in a snapshot. `max_queue` writes may wait for the disk. `requests` remembers those that may come twice. `conflicts`
+    remembers who lost against whom. With a journal that may hold a state already, await `recover` first; `initial_state` is for
+    a store in memory.
     """
 
     def __init__(
@@ -143,14 +155,15 @@ class AsyncStateStore:
         history_limit: int = 16,
         max_queue: int = DEFAULT_MAX_QUEUE,
         requests: "Requests[_Pending] | None" = None,
+        conflicts: Conflicts | None = None,
         metrics: StoreMetrics | None = None,
     ) -> None:
         self.journal = MemoryJournal() if journal is None else journal
         self.machine = Machine() if machine is None else machine
-        self.rejections = Rejections()
+        self.conflicts = conflicts or Conflicts()
         self.transitions = dict.fromkeys(self.machine.moves(), 0)
         self.illegal_accepted = 0
-        self.version_rewrites = 0
+        self.unknown_states = 0
         self.state_entered_ts = 0.0
         self.creation_ts = time.time()
         self._audience = Audience(max_subscribers) if audience is None else audience
@@ -287,7 +300,7 @@ class AsyncStateStore:
         snapshot: FsmSnapshot | None = None,
         request: Request | None = None,
     ) -> Stored:
-        started = time.perf_counter()
+        started, exemplar = time.perf_counter(), None
         try:
             waiter = self._accept(build, expected, snapshot, request)
         except _Lost as lost:
@@ -295,9 +308,11 @@ class AsyncStateStore:
                 await self._in_flight[-1].wait()
             raise self._rejection(lost) from None
         else:
-            return await waiter
+            stored = await waiter
+            exemplar = {"revision": str(stored.entry.revision)}
+            return stored
         finally:
-            self._metrics.write_seconds.observe(time.perf_counter() - started)
+            self._metrics.write_seconds.observe(time.perf_counter() - started, exemplar)
 
     def _accept(
         self, build: Build, expected: Sequence[Expectation], snapshot: FsmSnapshot | None, request: Request | None
@@ -308,7 +323,9 @@ class AsyncStateStore:
         proposed = build(self._tail)
         document = self._decide(proposed, expected)
         body = encode_document(document)
-        pending = _Pending(document, snapshot if document is proposed else None, request)
+        renumbered = document is not proposed
+        unseen = renumbered and self._tail and all(expectation.version is None for expectation in expected)
+        pending = _Pending(document, None if renumbered else snapshot, request, proposed if unseen else None)
         waiter = pending.wait()
         self._in_flight.append(pending)
         self._tail = document
@@ -321,20 +338,28 @@ class AsyncStateStore:
         """The document as it will be stored, or `_Lost`. Everything is compared with the tail, in this one step."""
         tail = self._tail
         current = tail.version if tail else NO_VERSION
+        self.state_named(document.state)
         check_names(document, self.machine.states)
         for expectation in expected:
             broken = expectation.broken_by(self.journal.epoch, tail)
             if broken:
-                raise _Lost(broken, document, tail, expectation)
+                raise _Lost(*broken, document, tail, expectation)
         version = max(document.version, current + 1)
         if version > MAX_VERSION:
             raise InvalidSnapshotError("the version cannot grow beyond 2**53 - 1; start with a new journal", path="$.version")
         if tail and tail.state != document.state:
             self._check_transition(document, tail)
         if version != document.version:
-            self.version_rewrites += 1
             document = msgspec.structs.replace(document, version=version)
         return document
+
+    def state_named(self, name: str, path: str = "$.state") -> IntEnum:
+        """The state of this name. Raises `InvalidSnapshotError`, counted: its writer has another machine in mind."""
+        states = self.machine.states
+        if name not in states.__members__:
+            self.unknown_states += 1
+            raise InvalidSnapshotError(f"expected one of {', '.join(states.__members__)}", path=path)
+        return states[name]
 
     def _check_members(self, snapshot: FsmSnapshot) -> None:
         if not isinstance(snapshot.state, self.machine.states):
@@ -347,25 +372,25 @@ class AsyncStateStore:
         if machine.enforcement is Enforcement.OFF or machine.allows(source, target):
             return
         if machine.enforcement is Enforcement.ENFORCE:
-            raise _Lost(RejectionKind.ILLEGAL_TRANSITION, document, tail, allowed=machine.allowed(source))
+            allowed = machine.allowed(source)
+            raise _Lost(ConflictKind.ILLEGAL_TRANSITION, Reason.MACHINE, document, tail, allowed=allowed)
         self.illegal_accepted += 1
         _log.warning("illegal_transition_accepted: %s -> %s, by %s", tail.state, document.state, document.source_module)
 
     def _rejection(self, lost: _Lost) -> StateStoreError:
         """Record the lost write, and give the error that tells its writer."""
         against = self._standing(lost.winner)
-        rejection = self.rejections.add(lost.kind, lost.document, lost.expected, against)
+        conflict = self.conflicts.add(lost.kind, lost.reason, lost.document, lost.expected, against)
         if lost.expected is None:
             return IllegalTransitionError(
                 state=against.state or "",
                 to=lost.document.state,
                 allowed=lost.allowed,
-                attempted=rejection.attempted,
+                attempted=conflict.attempted,
             )
         self._recent_conflicts.add()
         error = StateExistsError if lost.expected.version == NO_VERSION else StateVersionError
-        detail = f"expected {lost.expected}, but {_describe(against)}"
-        return error(detail, expected=lost.expected, current=against, attempted=rejection.attempted)
+        return error(str(conflict), expected=lost.expected, current=against, attempted=conflict.attempted)
 
     def _standing(self, winner: SnapshotDocument | None) -> Standing:
         if winner is None:
@@ -382,6 +407,8 @@ class AsyncStateStore:
         else:
             if pending.request:
                 self.requests.settle(pending.request, entry.revision)
+            if pending.masked:
+                self._tell_masked(pending.masked)
             stored = Stored(pending.document, entry, self.machine.states, pending.snapshot)
             self._total_sets += 1
             self._recent_sets.add()
@@ -393,6 +420,12 @@ class AsyncStateStore:
                 waiter.set_exception(error)
             else:
                 waiter.set_result(stored)
+
+    def _tell_masked(self, document: SnapshotDocument) -> None:
+        """Record that a write took the place of a state that its writer had not seen."""
+        against = self._standing(self._current.document if self._current else None)
+        reason = Reason.EQUAL if document.version == against.version else Reason.STALE
+        self.conflicts.add(ConflictKind.MASKED, reason, document, None, against)
 
     async def answer_overdue(self, timeout_seconds: float) -> None:
         """Answer those whose write has waited for the disk that long, or up to a quarter longer. A core task; never ends.
@@ -523,7 +556,7 @@ class AsyncStateStore:
         return {
             "total_sets": self._total_sets,
             "total_gets": self._total_gets,
-            "version_conflicts": self.rejections.version_conflicts,
+            "version_conflicts": self.conflicts.version_conflicts,
             "subscriber_count": len(self._audience),
             "last_update_ts": self._last_update_ts,
             "creation_ts": self.creation_ts,
@@ -604,10 +637,3 @@ def _read_back(entry: Entry) -> SnapshotDocument:
         return decode_document(entry.document)
     except msgspec.DecodeError as error:
         raise JournalDamagedError(f"revision {entry.revision} of the journal is no state: {error}") from error
-
-
-def _describe(standing: Standing) -> str:
-    if standing.state is None:
-        return "there is no state yet"
-    current = tag(standing.epoch, standing.version)
-    return f"the current version is {current}: {standing.state}, written by {standing.source_module}"

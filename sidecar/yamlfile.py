@@ -43,7 +43,8 @@ def read(path: str) -> tuple[Any, dict[Path, int]]:
     try:
         tree = composer.document(_text(path))
     except yaml.MarkedYAMLError as error:
-        composer.note(_line_of(error), f"not valid YAML ({error.problem}): {_MEND}")
+        too_deep = error.problem and "nesting depth" in error.problem  # libyaml has a limit too, and reads ahead
+        composer.note(_line_of(error), _TOO_DEEP if too_deep else f"not valid YAML ({error.problem}): {_MEND}")
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         if isinstance(error, YamlError):
             raise
@@ -55,6 +56,7 @@ def read(path: str) -> tuple[Any, dict[Path, int]]:
     return tree, composer.lines
 
 
+_TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels; flatten it"
 _MEND = 'indent with spaces, close brackets and quotes, and quote text that has ": ", "#" or brackets in it'
 
 
@@ -122,7 +124,7 @@ class _Composer:
         self.lines.setdefault(path, line)
         self._refuse_extras(event, line, path)
         if isinstance(event, yaml.CollectionStartEvent) and len(path) >= MAX_DEPTH:
-            self.note(line, f"nested deeper than {MAX_DEPTH} levels; flatten it")
+            self.note(line, _TOO_DEEP)
             raise _TooDeepError
         if isinstance(event, yaml.MappingStartEvent):
             return self._mapping(path)

@@ -22,7 +22,7 @@ from sidecar.dispatch.dispatcher import Dispatcher
 from sidecar.dispatch.roster import Roster, Settings
 from sidecar.dispatch.target import Targets
 from sidecar.journal.sqlite import SqliteJournal
-from sidecar.metrics import DispatchMetrics
+from sidecar.meters import DispatchMetrics
 from sidecar.snapshot import FsmSnapshot, FsmState
 from sidecar.store import AsyncStateStore
 

@@ -20,7 +20,7 @@ from sidecar.errors import (
 )
 from sidecar.journal import Request
 from sidecar.journal.sqlite import SqliteJournal
-from sidecar.metrics import BackupMetrics
+from sidecar.meters import BackupMetrics
 
 SUBSCRIBE = "INSERT INTO subscribers (id, record) VALUES (?, ?)"
 PAGE_BYTES = 4 << 20

@@ -392,10 +392,10 @@ SUBSCRIBER = "subscribers:\n- {{id: a, url: http://h, {}}}"
         ("api: {listen: 8470}", ':1: api.listen: expected "host:port" such as "127.0.0.1:8470"'),
         ("shutdown: {drain_delay: -1s}", ":1: shutdown.drain_delay: expected a duration such as"),
         ("logging: {level: INFO}", ':1: logging.level: expected one of debug, info, warning, error, got "INFO"'),
-        ("fsm: [1]", ":1: fsm: expected the keys states, initial, transitions, enforcement, history_limit, got a list"),
+        ("fsm: [1]", ":1: fsm: expected the keys name, states, initial, transitions, enforcement, history_limit,"),
         (
             "hello",
-            ":1: expected the keys fsm, store, writes, journal, api, ops, webhooks, subscribers, health, shutdown, logging,",
+            ":1: expected the keys fsm, store, writes, journal, api, ops, webhooks, subscribers, health, metrics, shutdown,",
         ),
         ("\n- fsm", ":2: expected the keys fsm, store"),
         ("stroe: {}", ":1: stroe: unknown key; did you mean store?"),

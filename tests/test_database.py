@@ -14,7 +14,7 @@ from sidecar.database import Database, file_bytes
 from sidecar.database.schema import APPLICATION_ID, MIGRATIONS
 from sidecar.errors import JournalDamagedError, JournalHeldError, StorageFailedError, StorageFullError
 from sidecar.journal.sqlite import SqliteJournal
-from sidecar.metrics import DatabaseMetrics
+from sidecar.meters import DatabaseMetrics
 
 # Rows of the database's other table: those of the journal hang on each other, and are checked when it is opened.
 INSERT = "INSERT INTO subscribers (id, record) VALUES (?, ?)"

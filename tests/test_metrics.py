@@ -2,6 +2,7 @@
 
 import re
 import threading
+from itertools import pairwise
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -9,12 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from sidecar_process import eventually, free_port, on_disk
 
 from sidecar import metrics
+from sidecar.api.app import ROUTES
 
 LADDER = {"transitions": {"BOOTING": ["IDLE"], "IDLE": ["ACTIVE", "SHUTDOWN"]}}
 STATES = ["UNSPECIFIED", "BOOTING", "IDLE", "ACTIVE", "ERROR_STATE", "SHUTDOWN"]
-OUTCOMES = ["delivered", "gone", "timeout", "dns", "connect", "tls", "disconnected", "redirect", "busy", "client_error"]
-OUTCOMES += ["server_error", "protocol", "refused"]
-DECLARED = [each for each in vars(metrics).values() if isinstance(each, metrics.Family)] + list(metrics.STORE_GAUGES.values())
 
 
 def families(sidecar):
@@ -41,6 +40,11 @@ class Scrape(dict):
 
 
 # --- the promise layer ---
+
+
+def all_entries(sidecar):
+    """The whole history."""
+    return sidecar.api.get("/v1/history?limit=1000").json["entries"]
 
 
 def test_every_number_of_the_store_is_a_gauge_of_the_same_value(start, hook):
@@ -125,27 +129,81 @@ def test_exactly_one_state_is_the_current_one(start):
     ]
 
 
-AT_ZERO = {
-    "fsm_version_conflicts_total": ["stale_version", "wrong_expectation", "wrong_epoch"],
-    "fsm_illegal_transitions_total": ["refused", "accepted"],
-    "fsm_webhook_attempts_total": OUTCOMES,
-    "fsm_webhook_revisions_skipped_total": ["max_lag", "compacted", "suspended", "lost"],
-    "fsm_webhook_gaps_total": ["max_lag", "compacted", "suspended", "lost"],
-    "fsm_subscribers_evicted_total": ["failing", "gone", "unconfigured"],
-    "fsm_subscriber_status_changes_total": ["active", "degraded", "suspended", "evicted"],
-    "fsm_subscriptions_rejected_total": ["limit", "endpoint"],
-    "fsm_subscribers": ["active", "degraded", "suspended", "evicted"],
-    "fsm_storage_errors_total": ["full", "failed"],
+CONFLICTS = {
+    ("stale_version", "stale"),
+    ("stale_version", "equal"),
+    ("wrong_expectation", "stale"),
+    ("wrong_expectation", "ahead"),
+    ("wrong_expectation", "exists"),
+    ("wrong_expectation", "missing"),
+    ("wrong_expectation", "state"),
+    ("wrong_epoch", "epoch"),
 }
 
 
-def test_every_closed_set_of_labels_is_there_at_zero(start, tmp_path):
-    """So that a rate can rise from there, and an alert finds its series."""
-    scrape = Scrape(start(journal=on_disk(tmp_path)))
+def series(scrape, family):
+    """Label values → value, of a family; the labels in the catalogue's order."""
+    order = [sorted(family.label_names).index(name) for name in family.label_names]
+    return {tuple(key[2::2][n] for n in order): value for key, value in scrape.items() if key[0] == family.name}
 
-    assert {name: dict.fromkeys(values, 0) for name, values in AT_ZERO.items()} == {
-        name: scrape.values_of(name) for name in AT_ZERO
+
+CLOSED = [
+    family
+    for family in metrics.CATALOGUE
+    if family.labels and family.kind != "histogram" and all(label.values for label in family.labels)
+]
+
+
+def test_every_closed_set_of_labels_is_there_from_the_start(start, tmp_path):
+    """At 0, so that a rate can rise from there and an alert finds its series; and nothing else is there."""
+    scrape = Scrape(start(journal=on_disk(tmp_path)))
+    found = {family.name: set(series(scrape, family)) for family in CLOSED}
+
+    assert len(CLOSED) > 10
+    assert {"fsm_health_check_ok"} == {
+        name for family in CLOSED if (name := family.name) and set(family.combinations()) != found[name]
     }
+    assert {0} == {value for family in CLOSED if family.kind == "counter" for value in series(scrape, family).values()}
+
+
+def test_the_conflicts_of_every_configured_writer_are_there_at_zero(start):
+    """Each kind with the reasons that it can have; and who may meet whom. Whoever is not configured is `other`."""
+    scrape = Scrape(start(metrics={"writers": ["planner", "pilot"]}))
+    writers = ["planner", "pilot", "other"]
+    conflicts, rewrites = series(scrape, metrics.CONFLICTS), series(scrape, metrics.REWRITES)
+    meetings = series(scrape, metrics.WRITER_CONFLICTS)
+
+    assert {(*pair, writer): 0 for pair in CONFLICTS for writer in writers} == conflicts
+    assert {(writer,): 0 for writer in writers} == rewrites
+    assert {(a, b, outcome): 0 for a in writers for b in writers for outcome in ("rejected", "masked")} == meetings
+
+
+def test_a_conflict_names_its_writer_and_the_winner(start):
+    """In the numbers where both are configured, and always in the exemplar: with the versions that met."""
+    sidecar = start(metrics={"writers": ["planner", "pilot"]})
+    sidecar.api.put("/v1/state", {"state": "IDLE", "source_module": "pilot"})
+    sidecar.api.put("/v1/state?enforce_version=true", {"state": "ACTIVE", "version": 0, "source_module": "planner"})
+    sidecar.api.put("/v1/state?enforce_version=true", {"state": "ACTIVE", "version": 1, "source_module": "stranger"})
+    sidecar.api.put("/v1/state", {"state": "ACTIVE", "version": 1, "source_module": "planner"})
+    scrape, told = Scrape(sidecar), families(sidecar)["fsm_version_conflicts_total"].samples
+    moved = {key: value for key, value in series(scrape, metrics.WRITER_CONFLICTS).items() if value}
+    exemplars = {sample.labels["writer"]: sample.exemplar.labels for sample in told if sample.value}
+
+    assert {("planner", "pilot", "rejected"): 1, ("other", "pilot", "rejected"): 1, ("planner", "pilot", "masked"): 1} == moved
+    assert {"writer": "planner", "version": "0", "against": "pilot", "current": "1"} == exemplars["planner"]
+    assert {"writer": "stranger", "version": "1", "against": "pilot", "current": "1"} == exemplars["other"]
+    assert {("planner",): 1, ("pilot",): 0, ("other",): 0} == series(scrape, metrics.REWRITES)
+
+
+def test_the_longest_names_fit_into_an_exemplar(start):
+    """128 characters in all (OpenMetrics 1.0): longer names are cut, and the scrape stays readable."""
+    sidecar = start()
+    sidecar.api.put("/v1/state", {"state": "IDLE", "version": 2**53 - 3, "source_module": "é" * 128})
+    sidecar.api.put("/v1/state?enforce_version=true", {"state": "IDLE", "version": 2**53 - 3, "source_module": '"\\n' * 32})
+    (told,) = [each for each in families(sidecar)["fsm_version_conflicts_total"].samples if each.value]
+
+    assert str(2**53 - 3) == told.exemplar.labels["current"]
+    assert sum(len(name) + len(value) for name, value in told.exemplar.labels.items()) <= 128
 
 
 def test_the_transitions_of_the_machine_are_there_at_zero(start):
@@ -156,11 +214,37 @@ def test_the_transitions_of_the_machine_are_there_at_zero(start):
     assert {("BOOTING", "IDLE"): 0, ("IDLE", "ACTIVE"): 0, ("IDLE", "SHUTDOWN"): 0} == pairs
 
 
+def test_a_small_machine_without_rules_has_every_pair_at_zero(start):
+    """Each can happen."""
+    scrape = Scrape(start(fsm={"states": ["OFF", "WARM", "HOT"], "initial": "OFF"}))
+
+    assert {(a, b): 0 for a in ("OFF", "WARM", "HOT") for b in ("OFF", "WARM", "HOT") if a != b} == series(
+        scrape, metrics.TRANSITIONS
+    )
+
+
+def test_the_pairs_of_a_large_machine_are_bounded(start):
+    """256 of them have a series; the transitions of the others are counted together."""
+    states = [f"S{n}" for n in range(24)]
+    sidecar = start(fsm={"states": states, "initial": "S0"})
+    moves = 0
+    for step in range(1, 13):
+        for n in range(24):
+            sidecar.api.put("/v1/state", {"state": states[(n * step + n // 2) % 24]})
+            moves += 1
+    told = series(Scrape(sidecar), metrics.TRANSITIONS)
+
+    assert len(told) <= 257
+    assert sum(told.values()) == sum(
+        before != after for before, after in pairwise(entry["snapshot"]["state"] for entry in all_entries(sidecar))
+    )
+
+
 def test_the_scrape_has_every_declared_family_and_no_other(start, tmp_path):
     """With its kind and its help, in both forms."""
     sidecar = start(journal=on_disk(tmp_path))
     sidecar.api.get("/v1/state")
-    declared = {family.name: (family.kind, family.help) for family in DECLARED}
+    declared = {family.name: (family.kind, family.help) for family in metrics.CATALOGUE}
     told = {name: family for name, family in families(sidecar).items() if name.startswith("fsm_")}
     names = re.findall(r"^# TYPE (fsm_\w+)", sidecar.ops.get("/metrics").body.decode(), re.M)
 
@@ -170,10 +254,13 @@ def test_the_scrape_has_every_declared_family_and_no_other(start, tmp_path):
 
 # --- names ---
 
+RESERVED = {"le", "quantile", "job", "instance", "cluster", "namespace", "pod", "container", "node", "service", "severity"}
+"""What belongs to the scraped target, to the alerts, or to the format."""
+
 UNITS = r"_(ms|milliseconds|microseconds|us|ns|minutes|min|hours|days|kb|kib|mb|mib|kilobytes|megabytes|percent|pct)(_|$)"
 
 
-@pytest.mark.parametrize("family", DECLARED, ids=lambda family: family.name)
+@pytest.mark.parametrize("family", metrics.CATALOGUE, ids=lambda family: family.name)
 def test_a_family_is_named_as_promtool_wants_it(family):
     """Lower case, base units, `_total` on counters and on nothing else, and no ending that a histogram needs."""
     assert re.fullmatch(r"fsm(_[a-z0-9]+)+", family.name)
@@ -182,10 +269,7 @@ def test_a_family_is_named_as_promtool_wants_it(family):
     assert not family.name.endswith(("_count", "_sum", "_bucket", "_gauge", "_counter", "_histogram"))
     assert family.kind != "histogram" or family.name.endswith(("_seconds", "_bytes", "_writes"))
     assert family.help.endswith(".")
-    assert all(
-        re.fullmatch("[a-z]+(_[a-z]+)*", label) and label not in ("le", "quantile", "job", "instance")
-        for label in family.labels
-    )
+    assert all(re.fullmatch("[a-z]+(_[a-z]+)*", label) and label not in RESERVED for label in family.label_names)
 
 
 # --- what counts what ---
@@ -194,20 +278,34 @@ EVENTS = {
     "a write": (("PUT", "/v1/state", {"state": "IDLE"}, {}), ["fsm_sets_total", ("fsm_transitions_total", "BOOTING", "IDLE")]),
     "a read": (("GET", "/v1/state", None, {}), ["fsm_gets_total"]),
     "a transition": (("POST", "/v1/transitions", {"to": "IDLE"}, {}), [("fsm_transitions_total", "BOOTING", "IDLE")]),
-    "a rewrite": (("PUT", "/v1/state", {"state": "BOOTING", "version": 0}, {}), ["fsm_version_rewrites_total"]),
+    "a rewrite": (
+        ("PUT", "/v1/state", {"state": "BOOTING", "version": 0}, {}),
+        [("fsm_version_rewrites_total", "other"), ("fsm_writer_conflicts_total", "other", "masked", "other")],
+    ),
     "a stale version": (
         ("PUT", "/v1/state?enforce_version=true", {"state": "IDLE", "version": 0}, {}),
-        [("fsm_version_conflicts_total", "stale_version")],
+        [
+            ("fsm_version_conflicts_total", "stale_version", "equal", "other"),
+            ("fsm_writer_conflicts_total", "other", "rejected", "other"),
+        ],
     ),
     "a wrong expectation": (
         ("PUT", "/v1/state", {"state": "IDLE"}, {"if_none_match": "*"}),
-        [("fsm_version_conflicts_total", "wrong_expectation")],
+        [
+            ("fsm_version_conflicts_total", "wrong_expectation", "exists", "other"),
+            ("fsm_writer_conflicts_total", "other", "rejected", "other"),
+        ],
     ),
     "a wrong epoch": (
         ("PUT", "/v1/state", {"state": "IDLE"}, {"if_match": '"lost-0"'}),
-        [("fsm_version_conflicts_total", "wrong_epoch")],
+        [
+            ("fsm_version_conflicts_total", "wrong_epoch", "epoch", "other"),
+            ("fsm_writer_conflicts_total", "other", "rejected", "other"),
+        ],
     ),
     "an illegal move": (("PUT", "/v1/state", {"state": "ACTIVE"}, {}), [("fsm_illegal_transitions_total", "refused")]),
+    "an unknown state": (("PUT", "/v1/state", {"state": "LOST"}, {}), ["fsm_unknown_states_total"]),
+    "a move to an unknown state": (("POST", "/v1/transitions", {"to": "LOST"}, {}), ["fsm_unknown_states_total"]),
     "a subscription": (("PUT", "/v1/subscribers/a", {"url": "http://127.0.0.1:9/"}, {}), ["fsm_subscriptions_total"]),
     "a refused endpoint": (("PUT", "/v1/subscribers/a", {"url": "x"}, {}), [("fsm_subscriptions_rejected_total", "endpoint")]),
     "a refused subscriber": (
@@ -220,7 +318,7 @@ MOVED_BY_STATE = {"fsm_sets_total", "fsm_gets_total", "fsm_transitions_total", "
 
 def counters(sidecar):
     """The store's and the roster's counters: (name, label value …) → value. Not those of HTTP and of the deliveries."""
-    skipped = ("fsm_http", "fsm_webhook", "fsm_subscriber_status", "fsm_notifications", "process", "python")
+    skipped = ("fsm_http", "fsm_webhook", "fsm_subscriber_", "fsm_notifications", "fsm_log", "process", "python")
     return {
         (name, *sample.labels.values()): sample.value
         for name, family in families(sidecar).items()
@@ -286,7 +384,11 @@ def test_requests_are_counted_by_route_and_not_by_path(start):
     requests = {key: value for key, value in Scrape(sidecar).items() if key[0] == "fsm_http_requests_total"}
     told = {(key[6], key[4], key[2]): value for key, value in requests.items()}
 
-    assert {("/v1/subscribers/{id}", "GET", "404"): 20, ("other", "GET", "404"): 20, ("/v1/state", "PUT", "400"): 1} == told
+    moved = {key: value for key, value in told.items() if value}
+    at_zero = {(route, method, "200") for route, method in ROUTES}
+
+    assert {("/v1/subscribers/{id}", "GET", "404"): 20, ("other", "GET", "404"): 20, ("/v1/state", "PUT", "400"): 1} == moved
+    assert at_zero == set(told) - set(moved)
 
 
 # --- bounds ---
@@ -314,7 +416,7 @@ def test_the_series_of_a_subscriber_come_and_go_with_it(start, hook):
     sidecar.api.put("/v1/state", {"state": "IDLE"})
     eventually(lambda: Scrape(sidecar)["fsm_subscribers_evicted_total", "reason", "gone"] == 2)
 
-    assert len(there) >= 4
+    assert len(there) >= 6
     assert [{"a", "b", "c"}] * len(there) == list(there.values())
     assert {} == subscriber_series(sidecar)
     assert hook.url.encode() not in sidecar.ops.get("/metrics").body

@@ -13,7 +13,7 @@ from sidecar.api.app import build_api
 from sidecar.backup import Backups
 from sidecar.database import Database
 from sidecar.errors import StorageFailedError
-from sidecar.metrics import BackupMetrics, HttpMetrics
+from sidecar.meters import BackupMetrics, HttpMetrics
 from sidecar.ops.app import build_ops
 from sidecar.ops.health import LOOP_DEADLINE_SECONDS, Health, Phase
 
@@ -232,6 +232,7 @@ def test_the_lost_writes_are_remembered(start):
     expected = [None, {"version": 0, "epoch": "lostlost"}, {"version": 7, "epoch": epoch}, {"below": 0}]
 
     assert kinds == [each["kind"] for each in answer["conflicts"]]
+    assert ["machine", "epoch", "ahead", "equal"] == [each["reason"] for each in answer["conflicts"]]
     assert expected == [each["attempted"]["expected"] for each in answer["conflicts"]]
     assert {("late", "why")} == {
         (each["attempted"]["source_module"], each["attempted"]["reason"]) for each in answer["conflicts"]
@@ -241,7 +242,7 @@ def test_the_lost_writes_are_remembered(start):
         tuple(each["against"][key] for key in ("epoch", "version", "state", "source_module")) for each in answer["conflicts"]
     ]
     assert sorted((each["at"] for each in answer["conflicts"]), reverse=True) == [each["at"] for each in answer["conflicts"]]
-    assert dict.fromkeys(kinds, 1) == answer["counts"]
+    assert dict.fromkeys(kinds, 1) | {"masked": 0} == answer["counts"]
 
 
 def test_the_machine_is_told(start):

@@ -99,7 +99,7 @@ async def test_the_key_is_looked_at_before_the_version(store):
     first = await go(store, "k", unwritten)
     again = await go(store, "k", unwritten)
 
-    assert (first.entry, 0) == (again.entry, store.rejections.version_conflicts)
+    assert (first.entry, 0) == (again.entry, store.conflicts.version_conflicts)
     with pytest.raises(StateVersionError):
         await go(store, "new", unwritten)
 
@@ -156,7 +156,7 @@ async def test_a_lost_write_is_decided_anew(store):
         with pytest.raises(StateVersionError):
             await go(store, "k", Expectation(version=7))
 
-    assert (2, 0, 0) == (store.rejections.version_conflicts, store.replays, len(store.requests))
+    assert (2, 0, 0) == (store.conflicts.version_conflicts, store.replays, len(store.requests))
     assert not (await go(store, "k", Expectation(version=0))).replayed
 
 

@@ -16,7 +16,7 @@ from sidecar.dispatch.dispatcher import HOUSEKEEPING_SECONDS
 from sidecar.dispatch.roster import Reason, Roster, Settings, Status
 from sidecar.dispatch.webhook import Attempt, Outcome
 from sidecar.errors import StorageFullError, SubscriberLimitError
-from sidecar.metrics import DispatchMetrics
+from sidecar.meters import DispatchMetrics
 
 URL = "http://127.0.0.1:9000/hook"
 

@@ -17,7 +17,7 @@ from sidecar.errors import (
     SubscriberLimitError,
     UnknownSubscriberError,
 )
-from sidecar.metrics import DispatchMetrics
+from sidecar.meters import DispatchMetrics
 
 URL = "http://127.0.0.1:9000/hook"
 OTHER = "http://127.0.0.1:9000/other"

@@ -17,7 +17,7 @@ from sidecar import (
     StateStoreError,
     StateVersionError,
 )
-from sidecar.conflicts import RejectionKind
+from sidecar.conflicts import ConflictKind
 
 MAX_VERSION = 2**53 - 1
 
@@ -71,7 +71,7 @@ async def test_a_newer_version_is_taken_as_it_is(store, version, enforce):
 
     assert first is await store.set(first, enforce)
     assert version + 9 == (await store.set(snap(version + 9), enforce_version=enforce)).version
-    assert 0 == store.version_rewrites
+    assert 0 == store.conflicts.counts["masked"]
 
 
 @pytest.mark.parametrize("version", [-5, 0, 4, 5])
@@ -84,7 +84,7 @@ async def test_a_stale_version_is_renumbered_and_counted(version):
     assert (6, FsmState.ACTIVE, "late") == (stored.version, stored.state, stored.reason)
     assert stale.snapshot_id == stored.snapshot_id
     assert stored is await store.get()
-    assert 1 == store.version_rewrites
+    assert 1 == store.conflicts.counts["masked"]
 
 
 @pytest.mark.parametrize("version", [0, 4, 5])
@@ -102,12 +102,12 @@ async def test_an_enforced_stale_version_is_refused_and_counted(version):
     assert (version, version) == (caught.value.expected.below, caught.value.attempted.version)
     assert 5 == (await store.get()).version
     numbers = await store.get_metrics()
-    assert (1, 1, 0) == (numbers["version_conflicts"], numbers["total_sets"], store.version_rewrites)
+    assert (1, 1, 0) == (numbers["version_conflicts"], numbers["total_sets"], store.conflicts.counts["masked"])
 
 
 MET = [5, Expectation(5), Expectation(), Expectation(below=6), Expectation(state="IDLE"), Expectation(5, state="IDLE", below=6)]
 BROKEN = {
-    RejectionKind.WRONG_EXPECTATION: [
+    ConflictKind.WRONG_EXPECTATION: [
         4,
         6,
         -1,
@@ -116,8 +116,8 @@ BROKEN = {
         Expectation(4, state="IDLE"),
         Expectation(4, below=9),
     ],
-    RejectionKind.STALE_VERSION: [Expectation(below=5), Expectation(below=0)],
-    RejectionKind.WRONG_EPOCH: [Expectation(5, "another"), Expectation(epoch="another"), Expectation(below=9, epoch="another")],
+    ConflictKind.STALE_VERSION: [Expectation(below=5), Expectation(below=0)],
+    ConflictKind.WRONG_EPOCH: [Expectation(5, "another"), Expectation(epoch="another"), Expectation(below=9, epoch="another")],
 }
 
 
@@ -127,7 +127,7 @@ async def test_a_met_expectation_lets_the_write_in(expected):
     store = await at(5)
 
     assert 6 == (await store.set(snap(1), expected=expected)).version
-    assert [] == store.rejections.newest_first()
+    assert 0 == store.conflicts.version_conflicts
 
 
 @pytest.mark.parametrize(("kind", "expected"), [(kind, one) for kind, all_of in BROKEN.items() for one in all_of], ids=str)
@@ -138,8 +138,8 @@ async def test_a_broken_expectation_refuses_the_write(kind, expected):
         await store.set(snap(8), expected=expected)
 
     assert 5 == (await store.get()).version
-    assert [kind] == [rejection.kind for rejection in store.rejections.newest_first()]
-    assert 1 == store.rejections.counts[kind] == (await store.get_metrics())["version_conflicts"]
+    assert [kind] == [conflict.kind for conflict in store.conflicts.newest_first()]
+    assert 1 == store.conflicts.counts[kind] == (await store.get_metrics())["version_conflicts"]
 
 
 async def test_the_journals_own_epoch_is_met(store):
@@ -176,7 +176,7 @@ async def test_versions_end_where_json_readers_lose_count(store):
     with pytest.raises(InvalidSnapshotError):
         await store.set(snap(1))
     assert MAX_VERSION == (await store.get()).version
-    assert (1, 0) == ((await store.get_metrics())["total_sets"], store.version_rewrites)
+    assert (1, 0) == ((await store.get_metrics())["total_sets"], store.conflicts.counts["masked"])
 
 
 async def test_what_has_no_json_form_is_refused_and_leaves_no_trace(store):
@@ -224,7 +224,7 @@ async def test_an_illegal_transition_is_refused(caplog):
 
     assert ("IDLE", "BOOTING", ("ACTIVE", "SHUTDOWN")) == (caught.value.state, caught.value.to, caught.value.allowed)
     assert (FsmState.IDLE, 0) == ((await store.get()).state, (await store.get_metrics())["version_conflicts"])
-    assert (1, 0) == (store.rejections.counts[RejectionKind.ILLEGAL_TRANSITION], store.illegal_accepted)
+    assert (1, 0) == (store.conflicts.counts[ConflictKind.ILLEGAL_TRANSITION], store.illegal_accepted)
     assert [] == caplog.messages
 
 
@@ -239,7 +239,7 @@ async def test_an_illegal_transition_is_made_when_rules_are_not_enforced(caplog,
         store.illegal_accepted,
         caplog.messages,
     )
-    assert [] == store.rejections.newest_first()
+    assert [] == store.conflicts.newest_first()
 
 
 async def test_a_state_of_another_machine_is_refused(store):
@@ -318,17 +318,103 @@ async def test_a_rejection_tells_who_tried_what_against_whom():
     before = time.time()
     with pytest.raises(StateVersionError):
         await store.set(snap(4, reason="late", source_module="planner"), expected=3)
-    [rejection] = store.rejections.newest_first()
+    [conflict] = store.conflicts.newest_first()
 
-    assert before <= rejection.at <= time.time()
-    assert ("wrong_expectation", Expectation(3)) == (rejection.kind, rejection.attempted.expected)
+    assert before <= conflict.at <= time.time()
+    assert ("wrong_expectation", "stale", Expectation(3)) == (conflict.kind, conflict.reason, conflict.attempted.expected)
     assert (4, "IDLE", "planner", "late") == (
-        rejection.attempted.version,
-        rejection.attempted.state,
-        rejection.attempted.source_module,
-        rejection.attempted.reason,
+        conflict.attempted.version,
+        conflict.attempted.state,
+        conflict.attempted.source_module,
+        conflict.attempted.reason,
     )
-    assert (store.journal.epoch, 5, "ACTIVE") == (rejection.against.epoch, rejection.against.version, rejection.against.state)
+    assert (store.journal.epoch, 5, "ACTIVE") == (conflict.against.epoch, conflict.against.version, conflict.against.state)
+
+
+REASONS = [
+    (("wrong_expectation", "stale"), 4),
+    (("wrong_expectation", "ahead"), 6),
+    (("wrong_expectation", "exists"), -1),
+    (("wrong_expectation", "state"), Expectation(state="ACTIVE")),
+    (("stale_version", "equal"), Expectation(below=5)),
+    (("stale_version", "stale"), Expectation(below=2)),
+    (("wrong_epoch", "epoch"), Expectation(5, "another")),
+]
+
+
+@pytest.mark.parametrize(("told", "expected"), REASONS, ids=str)
+async def test_a_conflict_tells_how_the_expectation_differed(told, expected):
+    """What was compared, and whether the writer was late, ahead, or had another state or journal in mind."""
+    store = await at(5)
+    with pytest.raises(StateVersionError):
+        await store.set(snap(9), expected=expected)
+    [conflict] = store.conflicts.newest_first()
+
+    assert told == (conflict.kind, conflict.reason)
+
+
+@pytest.mark.parametrize("expected", [3, Expectation(state="IDLE"), Expectation()], ids=str)
+async def test_what_is_expected_of_an_empty_store_is_missing(store, expected):
+    """Whatever it was."""
+    with pytest.raises(StateVersionError):
+        await store.set(snap(9), expected=expected)
+
+    assert [("wrong_expectation", "missing")] == [(each.kind, each.reason) for each in store.conflicts.newest_first()]
+
+
+# --- who overwrote whom unseen ---
+
+
+@pytest.mark.parametrize(("version", "reason"), [(5, "equal"), (4, "stale"), (0, "stale")])
+async def test_a_renumbered_write_is_a_masked_conflict(version, reason):
+    """It is accepted, and told with the state that it took the place of."""
+    store = await at(5, FsmState.ACTIVE)
+    await store.set(snap(version, source_module="planner", reason="late"))
+    [conflict] = store.conflicts.newest_first()
+
+    assert ("masked", reason, None) == (conflict.kind, conflict.reason, conflict.attempted.expected)
+    assert (version, "planner", "late") == (
+        conflict.attempted.version,
+        conflict.attempted.source_module,
+        conflict.attempted.reason,
+    )
+    assert (5, "ACTIVE", "fsm_handler") == (
+        conflict.against.version,
+        conflict.against.state,
+        conflict.against.source_module,
+    )
+    assert 0 == (await store.get_metrics())["version_conflicts"]
+
+
+@pytest.mark.parametrize("expected", [5, Expectation(5), Expectation(5, state="IDLE")], ids=str)
+async def test_a_writer_that_named_the_current_version_masks_nothing(expected):
+    """It has seen what it replaces, whatever number it gave its own."""
+    store = await at(5)
+
+    assert 6 == (await store.set(snap(1), expected=expected)).version
+    assert [] == store.conflicts.newest_first()
+
+
+async def test_the_first_state_masks_nothing(store):
+    """There was none to overwrite."""
+    await store.set(snap(-3))
+
+    assert [] == store.conflicts.newest_first()
+
+
+async def test_masked_writes_do_not_crowd_out_rejected_ones():
+    """Each sort has places of its own; together they are told in their order."""
+    store = await at(5)
+    for n in range(300):
+        await store.set(snap(1, reason=f"masked {n}"))
+        if n in (10, 20):
+            with pytest.raises(StateVersionError):
+                await store.set(snap(9, reason=f"rejected {n}"), expected=4)
+    told = [conflict.attempted.reason for conflict in store.conflicts.newest_first()]
+
+    assert (258, "masked 299") == (len(told), told[0])
+    assert ["rejected 20", "rejected 10"] == [each for each in told if each.startswith("rejected")]
+    assert ["masked 45", "masked 44", "rejected 20", "rejected 10"] == told[-4:]
 
 
 async def test_the_last_256_rejections_are_kept_newest_first():
@@ -338,5 +424,5 @@ async def test_the_last_256_rejections_are_kept_newest_first():
         with pytest.raises(StateVersionError):
             await store.set(snap(9, reason=str(n)), expected=4)
 
-    assert [str(n) for n in range(299, 43, -1)] == [one.attempted.reason for one in store.rejections.newest_first()]
-    assert 300 == store.rejections.version_conflicts
+    assert [str(n) for n in range(299, 43, -1)] == [one.attempted.reason for one in store.conflicts.newest_first()]
+    assert 300 == store.conflicts.version_conflicts

@@ -30,7 +30,7 @@ async def test_of_64_writers_with_one_expectation_exactly_one_wins(journal, how)
         assert {version + 1} == {loss.current.version for loss in losses}
         [winner] = set(answers) - set(losses)
         assert winner is await store.get()
-    assert (50, 50 * 63) == (journal.head, store.rejections.version_conflicts)
+    assert (50, 50 * 63) == (journal.head, store.conflicts.version_conflicts)
 
 
 async def test_concurrent_writers_without_expectation_all_land(journal):

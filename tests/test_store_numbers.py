@@ -23,7 +23,7 @@ from sidecar import (
     monitor_state_store,
 )
 from sidecar.checks import RollingCount, Thresholds, check_all
-from sidecar.metrics import StoreMetrics
+from sidecar.meters import StoreMetrics
 
 METRICS = {
     *("total_sets", "total_gets", "version_conflicts", "subscriber_count", "last_update_ts", "creation_ts"),

@@ -206,7 +206,7 @@ async def test_a_loser_is_answered_only_when_the_winner_is_durable(held):
     """It is told the winner's version: a crash must not be able to take that back."""
     winner, loser = await start(held.set(snap(1, FsmState.ACTIVE), expected=-1), held.set(snap(1), expected=-1))
 
-    assert (1, False, []) == (len(held.journal.waiting), loser.done(), held.rejections.newest_first())
+    assert (1, False, []) == (len(held.journal.waiting), loser.done(), held.conflicts.newest_first())
     held.journal.settle()
     await winner
     with pytest.raises(StateVersionError) as caught:
@@ -268,4 +268,4 @@ async def test_whoever_initialises_finds_a_state_afterwards(held):
     held.journal.settle()
     first, second = await asyncio.gather(*both)
     assert first is second
-    assert (1, 0) == (held.journal.head, held.rejections.version_conflicts)
+    assert (1, 0) == (held.journal.head, held.conflicts.version_conflicts)

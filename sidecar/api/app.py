@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import structlog
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
@@ -20,10 +19,13 @@ from sidecar.api.request import Parts, Request
 from sidecar.api.routing import Table
 from sidecar.backup import Backups
 from sidecar.dispatch.dispatcher import Dispatcher
-from sidecar.errors import DrainingError, IllegalTransitionError, StateStoreError, StateVersionError
-from sidecar.logs import Summarised
-from sidecar.metrics import HttpMetrics
+from sidecar.errors import DrainingError, StateStoreError
+from sidecar.meters import HttpMetrics
 from sidecar.store import AsyncStateStore
+
+_TABLE = Table(state.routes, subscribers.routes, journal.routes)
+ROUTES = _TABLE.methods
+"""Every template with each of its methods."""
 
 _log = structlog.get_logger("api")
 
@@ -45,8 +47,6 @@ class Api:
         self._draining = draining
         self._stopping = stopping
         self._max_body_bytes = max_body_bytes
-        self._table = Table(state.routes, subscribers.routes, journal.routes)
-        self._rejected = Summarised(_log.warning)
 
     def server(self, **options: Any) -> web.Server:
         """The server on the running loop."""
@@ -66,14 +66,10 @@ class Api:
         request.parts = self._parts
         return request
 
-    def close(self) -> None:
-        """Write what the log still owes."""
-        self._rejected.flush()
-
     async def __call__(self, request: Request) -> web.StreamResponse:
         """Answer one request."""
         started = time.perf_counter()
-        route, handler = self._table.find(request)
+        route, handler = _TABLE.find(request)
         response: web.StreamResponse
         try:
             if self._draining():
@@ -81,8 +77,6 @@ class Api:
             response = await handler(request)
         except StateStoreError as error:
             response = problem_of(error)
-            if isinstance(error, StateVersionError | IllegalTransitionError):
-                self._rejected("write_rejected", detail=str(error), **_attempted(error))
         except web.HTTPException as error:
             response = problem_of_http(error)
         except (ConnectionError, web.RequestPayloadError):  # the caller went away in the middle of its body, or we do
@@ -117,8 +111,3 @@ def build_api(
 
 def _drained() -> DrainingError:
     return DrainingError("the sidecar is stopping; its next instance will answer")
-
-
-def _attempted(error: StateVersionError | IllegalTransitionError) -> dict[str, Any]:
-    attempted = msgspec.to_builtins(error.attempted)
-    return {key: attempted[key] for key in ("source_module", "state", "version", "reason")}

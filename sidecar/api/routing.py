@@ -41,13 +41,14 @@ class Routes(list[Definition]):
 
 
 class Table:
-    """All routes. A path without placeholders is found by one look."""
+    """All routes; `methods`: each template with each method, but for HEAD. A path without placeholders is found by one look."""
 
     def __init__(self, *modules: Routes) -> None:
         routes: dict[str, Methods] = {}
         for definitions in modules:
             for method, template, handler in definitions:
                 routes.setdefault(template, {})[method] = handler
+        self.methods = [(template, method) for template, methods in routes.items() for method in methods if method != "HEAD"]
         self._plain = {template: methods for template, methods in routes.items() if "{" not in template}
         self._patterns = [(_pattern(template), template, methods) for template, methods in routes.items() if "{" in template]
 

@@ -1,7 +1,6 @@
 """Reading and writing the agent's state."""
 
 import time
-from enum import IntEnum
 
 import msgspec
 from aiohttp import web
@@ -12,7 +11,6 @@ from sidecar.api.routing import Routes
 from sidecar.conflicts import Expectation
 from sidecar.document import SnapshotDocument, TransitionDocument
 from sidecar.errors import InvalidError, NoStateError, PreconditionRequiredError
-from sidecar.machine import Machine
 from sidecar.snapshot import new_uuid
 from sidecar.store import MAX_VERSION
 
@@ -103,20 +101,13 @@ async def post_transition(request: Request) -> web.StreamResponse:
     expected = wire.preconditions(request)
     move: wire.Move = await _move.read(request)
     store = request.parts.store
-    target = _state(store.machine, move.to, "$.to")
+    target = store.state_named(move.to, "$.to")
     if move.source is not None:
-        expected.append(Expectation(state=_state(store.machine, move.source, "$.from").name))
+        expected.append(Expectation(state=store.state_named(move.source, "$.from").name))
     _require_precondition(request, expected)
     repeatable = await wire.repeatable(request)
     stored = await store.transition(target, move.reason, *expected, source_module=move.source_module, request=repeatable)
     return wire.answer_state(store.journal.epoch, stored, status=201 if stored.entry.revision == 1 else 200)
-
-
-def _state(machine: Machine, name: str, path: str) -> IntEnum:
-    state = machine.states.__members__.get(name)
-    if state is None:
-        raise InvalidError(f"expected one of {', '.join(machine.states.__members__)}", path=path)
-    return state
 
 
 @routes.get("/v1/state/meta")
@@ -144,10 +135,10 @@ async def get_history(request: Request) -> web.StreamResponse:
 
 @routes.get("/v1/conflicts")
 async def get_conflicts(request: Request) -> web.StreamResponse:
-    """The last rejected writes, newest first: who tried what against whom, and when."""
+    """The last writes that lost or overwrote a state unseen, newest first: who tried what against whom, and when."""
     wire.Query(request)
-    rejections = request.parts.store.rejections
-    return wire.answer({"counts": rejections.counts, "conflicts": rejections.newest_first()})
+    conflicts = request.parts.store.conflicts
+    return wire.answer({"counts": conflicts.counts, "conflicts": conflicts.newest_first()})
 
 
 @routes.get("/v1/machine")

@@ -17,6 +17,7 @@ REQUEST_LINGER_SECONDS = 5.0
 def rules(config: Config) -> Iterator[Problem]:
     yield from _machine_rules(config.fsm)
     yield from _subscriber_rules(config)
+    yield from _repeated(config.metrics.writers, lambda n: ("metrics", "writers", n))
     yield from _webhook_rules(config.webhooks)
     yield from _lag_rules(config)
     yield from _retention_rules(config)
@@ -30,6 +31,9 @@ def _machine_rules(fsm: Fsm) -> Iterator[Problem]:
     if fsm.initial is not None and fsm.initial not in fsm.states:
         default = "; that is the default: write one of fsm.states, or null" if fsm.initial == Fsm().initial else ""
         yield Problem(("fsm", "initial"), _unknown_state(fsm.initial, fsm) + default, (states,))
+    for n, name in enumerate(fsm.fault_states or ()):
+        if name not in fsm.states:
+            yield Problem(("fsm", "fault_states", n), _unknown_state(name, fsm), (states,))
     for source, targets in (fsm.transitions or {}).items():
         here = ("fsm", "transitions", source)
         if source not in fsm.states:

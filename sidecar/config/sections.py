@@ -64,6 +64,11 @@ def _is_host(host: str) -> bool:
         return False
 
 
+def _label_value(text: str) -> None:
+    if not (0 < len(text) <= 128 and text.isprintable()):
+        raise misfit("a name of 1 to 128 printable characters", text)
+
+
 def _network(text: str) -> None:
     try:
         ip_network(text)
@@ -96,6 +101,7 @@ Reserve = Annotated[Bytes, _between(Bytes(0))]
 State = Annotated[str, _state_name]
 Targets = Annotated[tuple[str, ...], _length(0, _MAX_STATES)]
 Transitions = Annotated[dict[str, Targets], _length(0, _MAX_STATES)]
+LabelValue = Annotated[str, _label_value]
 SubscriberId = Annotated[str, _subscriber_id]
 Networks = Annotated[tuple[Annotated[str, _network], ...], _length(0, 256)]
 Changes = Annotated[tuple[Literal["transition", "update"], ...], _length(1)]
@@ -107,8 +113,12 @@ class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Fsm(Struct, frozen=True, kw_only=True):
-    """The machine. Without `transitions` every move is allowed; `initial` null starts empty."""
+    """The machine. Without `transitions` every move is allowed; `initial` null starts empty.
 
+    `fault_states` null: ERROR_STATE, where it is one of the states.
+    """
+
+    name: LabelValue = "default"
     states: Annotated[tuple[State, ...], _length(1, _MAX_STATES)] = (
         "UNSPECIFIED",
         "BOOTING",
@@ -121,6 +131,7 @@ class Fsm(Struct, frozen=True, kw_only=True):
     transitions: Transitions | None = None
     enforcement: Literal["enforce", "warn", "off"] = "enforce"
     history_limit: Annotated[int, _between(0, 1000)] = 16
+    fault_states: Annotated[tuple[str, ...], _length(0, _MAX_STATES)] | None = None
 
 
 class Store(Struct, frozen=True, kw_only=True):
@@ -233,6 +244,15 @@ class Health(Struct, frozen=True, kw_only=True):
     conflict_ratio: Annotated[float, _between(0.0, 1.0)] = 0.10
     window_seconds: Duration = msgspec.field(default=Seconds(300), name="window")
     stale_after_seconds: Duration = msgspec.field(default=Seconds(60), name="stale_after")
+    update_expected: bool = False
+
+
+class Metrics(Struct, frozen=True, kw_only=True):
+    """How the metrics name the agent and its writers. `agent` null: the host's name, which is the pod's."""
+
+    agent: LabelValue | None = None
+    writers: Annotated[tuple[LabelValue, ...], _length(0, 16)] = ()
+    subscriber_series: Annotated[int, _between(0, 1000)] = 50
 
 
 class Shutdown(Struct, frozen=True, kw_only=True):
@@ -262,5 +282,6 @@ class Config(Struct, frozen=True, kw_only=True):
     webhooks: Webhooks = Webhooks()
     subscribers: tuple[Subscriber, ...] = ()
     health: Health = Health()
+    metrics: Metrics = Metrics()
     shutdown: Shutdown = Shutdown()
     logging: Logging = Logging()

@@ -26,7 +26,7 @@ from sidecar.database.mark import Mark
 from sidecar.database.recovery import Found, Opened, opened
 from sidecar.database.space import Space
 from sidecar.errors import StorageError, StorageFailedError, StorageFullError
-from sidecar.metrics import DatabaseMetrics
+from sidecar.meters import DatabaseMetrics
 
 _BATCH = 256
 _CHECKPOINT_BYTES = 4 << 20

@@ -23,7 +23,7 @@ class Space:
     def __init__(self, path: Path, *, reserve_bytes: int = 0, ballast_bytes: int = 0) -> None:
         self._folder = path.parent
         self._ballast = path.with_name(f"{path.name}.ballast")
-        self._reserve_bytes = reserve_bytes
+        self.reserve_bytes = reserve_bytes
         self.ballast_bytes = ballast_bytes
         self._looked_at = 0.0
         self._written = 0
@@ -33,7 +33,7 @@ class Space:
         """Look how large the disk is, and take the ballast aboard. Once, first of all."""
         disk = os.statvfs(self._folder)
         share = disk.f_blocks * disk.f_frsize // _SHARES
-        self._reserve_bytes, self.ballast_bytes = min(self._reserve_bytes, share), min(self.ballast_bytes, share)
+        self.reserve_bytes, self.ballast_bytes = min(self.reserve_bytes, share), min(self.ballast_bytes, share)
         self.load_ballast()
 
     def free(self) -> int:
@@ -48,24 +48,24 @@ class Space:
 
     def attainable(self, size: int) -> bool:
         """Whether there would be room for that write if so many bytes were given up."""
-        return not self._reserve_bytes or self.free() + size >= self._reserve_bytes + self._refused
+        return not self.reserve_bytes or self.free() + size >= self.reserve_bytes + self._refused
 
     def due(self, size: int) -> bool:
         """Whether to look before so many bytes are written: every tenth of a second, or when much was written since."""
         self._written += size
-        often = min(_LOOK_BYTES, self._reserve_bytes // 4 or _LOOK_BYTES)
+        often = min(_LOOK_BYTES, self.reserve_bytes // 4 or _LOOK_BYTES)
         return self._written >= often or time.monotonic() >= self._looked_at + _LOOK_SECONDS
 
     def lacks(self, size: int) -> bool:
         """Whether so many bytes more would use up the reserve."""
-        return bool(self._reserve_bytes) and self.free() < self._reserve_bytes + size
+        return bool(self.reserve_bytes) and self.free() < self.reserve_bytes + size
 
     def check(self, size: int) -> None:
         """Raises `StorageFullError` when it `lacks` that much; then the next look is due at once."""
         if self.lacks(size):
-            self._refused = size + self._reserve_bytes // 4  # and some more, or the next one is refused as well
+            self._refused = size + self.reserve_bytes // 4  # and some more, or the next one is refused as well
             raise StorageFullError(
-                f"{self._folder} has {Bytes(self.free())} left, of which journal.min_free keeps {Bytes(self._reserve_bytes)}:"
+                f"{self._folder} has {Bytes(self.free())} left, of which journal.min_free keeps {Bytes(self.reserve_bytes)}:"
                 " free some space, or give the journal a larger volume"
             )
         self._looked_at, self._written = time.monotonic(), 0
@@ -74,10 +74,10 @@ class Space:
 
     def require(self, size: int) -> None:
         """Raises `StorageFullError` when a copy of so many bytes would use up the reserve. Callable from anywhere."""
-        if self.free() < self._reserve_bytes + size:
+        if self.free() < self.reserve_bytes + size:
             raise StorageFullError(
                 f"{self._folder} has {Bytes(self.free())} left, and a copy needs {Bytes(size)} there"
-                f" while {Bytes(self._reserve_bytes)} have to stay free"
+                f" while {Bytes(self.reserve_bytes)} have to stay free"
             )
 
     def load_ballast(self) -> None:

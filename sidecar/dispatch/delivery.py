@@ -20,7 +20,7 @@ from sidecar.dispatch.roster import Roster
 from sidecar.dispatch.subscriber import Reason, Status, Subscriber
 from sidecar.dispatch.webhook import Attempt, Outcome, attempt
 from sidecar.journal import Journal
-from sidecar.metrics import DispatchMetrics
+from sidecar.meters import DispatchMetrics
 
 JITTER = 0.2
 """Each wait is up to a fifth shorter or longer, so that subscribers that failed together do not come back together."""
@@ -192,7 +192,7 @@ class Delivery:
             lane, partial(self._attempt, body, self._sessions.fresh if lane else self._sessions.kept)
         )
         self._metrics.attempts.labels(result.outcome).inc()
-        self._metrics.attempt_seconds.observe(result.seconds)
+        self._metrics.attempt_seconds.observe(result.seconds, {"subscriber": self.subscriber.id})
         if result.rule:
             self._metrics.targets_refused.labels(result.rule).inc()
         return result
@@ -214,7 +214,8 @@ class Delivery:
             self._metrics.skipped.labels(due.jump).inc(due.skipped)
         if not first:  # the first one is as old as the state is
             for entry in due.entries:
-                self._metrics.propagation_seconds.observe(max(0.0, now - entry.appended_at))
+                who = {"subscriber": subscriber.id, "revision": str(entry.revision)}
+                self._metrics.propagation_seconds.observe(max(0.0, now - entry.appended_at), who)
         self._audience.notifications_sent += len(due.entries)
         subscriber.cursor = subscriber.delivered = due.last
         self._due = None

@@ -7,13 +7,11 @@ from typing import NamedTuple
 from sidecar.audience import Audience
 from sidecar.dispatch.connecting import Sessions
 from sidecar.dispatch.delivery import Delivery, Places, Policy
-from sidecar.dispatch.feed import Jump
 from sidecar.dispatch.roster import Roster
-from sidecar.dispatch.subscriber import Reason, Settings, Start, Status, Subscriber
-from sidecar.dispatch.target import Rule
+from sidecar.dispatch.subscriber import Settings, Start, Subscriber
 from sidecar.dispatch.webhook import Attempt, Outcome
 from sidecar.journal import Journal
-from sidecar.metrics import DispatchMetrics
+from sidecar.meters import DispatchMetrics
 from sidecar.tasks import first_of
 
 HOUSEKEEPING_SECONDS = 1.0
@@ -53,7 +51,6 @@ class Dispatcher:
         self.places = Places(max_in_flight)
         self._served: dict[str, _Served] = {}
         self._group = asyncio.TaskGroup()
-        _create_at_zero(metrics)
 
     async def run(self) -> None:
         """Serve everybody in the roster, and keep house. A loop that dies takes this task with it."""
@@ -136,19 +133,3 @@ class Dispatcher:
 
     def _settled(self) -> bool:
         return all(served.delivery.settled for served in self._served.values())
-
-
-def _create_at_zero(metrics: DispatchMetrics) -> None:
-    for outcome in Outcome:
-        metrics.attempts.labels(outcome)
-    for jump in Jump:
-        metrics.skipped.labels(jump)
-        metrics.gaps.labels(jump)
-    for rule in Rule:
-        metrics.targets_refused.labels(rule)
-    for reason in Reason:
-        metrics.evictions.labels(reason)
-    for status in Status:
-        metrics.status_changes.labels(status)
-    for refusal in ("limit", "endpoint"):
-        metrics.subscriptions_rejected.labels(refusal)

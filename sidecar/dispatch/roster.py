@@ -13,7 +13,7 @@ from sidecar.database import Database
 from sidecar.dispatch.secret import Secret
 from sidecar.dispatch.subscriber import OldSecret, Reason, Settings, Start, Status, Subscriber
 from sidecar.dispatch.target import Targets
-from sidecar.dispatch.webhook import Attempt
+from sidecar.dispatch.webhook import Attempt, Outcome
 from sidecar.errors import (
     ConfiguredSubscriberError,
     EndpointRefusedError,
@@ -24,7 +24,7 @@ from sidecar.errors import (
     UnknownSubscriberError,
 )
 from sidecar.logs import Summarised
-from sidecar.metrics import DispatchMetrics
+from sidecar.meters import DispatchMetrics
 
 _log = structlog.get_logger("roster")
 
@@ -175,6 +175,7 @@ class Roster:
                 if self._database:
                     await self._database.execute(_DELETE, (subscriber_id,))
                 self._forget(subscriber_id)
+                self._metrics.unsubscriptions.inc()
             finally:
                 self._removing = None
 
@@ -225,7 +226,11 @@ class Roster:
         self.save_changed()
 
     def record(self, subscriber: Subscriber, attempt: Attempt) -> None:
-        """Keep what the last attempt was."""
+        """Keep what the last attempt was, and count it."""
+        seat = self._seats.get(subscriber.id)
+        if seat:
+            seat.attempts += 1
+            seat.attempts_failed += attempt.outcome is not Outcome.DELIVERED
         subscriber.last_outcome, subscriber.last_http_status = str(attempt.outcome), attempt.status
         self.changed(subscriber)
 
@@ -291,6 +296,10 @@ class Roster:
             return self._subscribers[subscriber_id]
         except KeyError:
             raise UnknownSubscriberError("no subscriber has this id") from None
+
+    def seat(self, subscriber: Subscriber) -> Seat | None:
+        """The place of one who is served."""
+        return self._seats.get(subscriber.id)
 
     def has_secret(self, subscriber_id: str) -> bool:
         """Whether there is such a subscriber, evicted or not, with a secret of its own."""

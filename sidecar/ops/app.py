@@ -4,13 +4,12 @@ from collections.abc import Sequence
 
 import msgspec
 from aiohttp import web
-from prometheus_client import CollectorRegistry
-from prometheus_client.aiohttp import make_aiohttp_handler
 
+from sidecar.ops.exposition import Exposition
 from sidecar.ops.health import Health, Probe
 
 
-def build_ops(health: Health, registry: CollectorRegistry) -> web.Application:
+def build_ops(health: Health, exposition: Exposition) -> web.Application:
     """The application on the ops listener."""
 
     async def livez(request: web.Request) -> web.Response:
@@ -25,12 +24,17 @@ def build_ops(health: Health, registry: CollectorRegistry) -> web.Application:
     async def healthz(request: web.Request) -> web.Response:
         return _answer([*health.started(), *health.live(), *health.ready()])
 
+    async def metrics(request: web.Request) -> web.Response:
+        asked = request.headers
+        scrape = await exposition.scrape(asked.get("Accept"), asked.get("Accept-Encoding"), request.query.getall("name[]", ()))
+        return web.Response(body=scrape.body, headers=scrape.headers)
+
     app = web.Application()
     app.router.add_get("/livez", livez)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/startupz", startupz)
     app.router.add_get("/healthz", healthz)
-    app.router.add_get("/metrics", make_aiohttp_handler(registry))
+    app.router.add_get("/metrics", metrics)
     return app
 
 

@@ -1,26 +1,48 @@
-"""What Prometheus reads at scrape time: the store's own numbers as gauges, and the state of everything that has one."""
+"""What is read for each scrape: the store's own numbers as gauges, and the state of everything that has one."""
 
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import version
+from itertools import permutations
 
+import msgspec
 from prometheus_client.core import Metric
-from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
-from sidecar import metrics
+from sidecar import logs, metrics
 from sidecar.backup import Backups
-from sidecar.conflicts import VERSION_CONFLICTS
-from sidecar.database import Database, file_bytes
+from sidecar.configwatch import ConfigWatch
+from sidecar.conflicts import Conflict, ConflictKind
+from sidecar.database import Database
 from sidecar.dispatch.dispatcher import Dispatcher
 from sidecar.dispatch.subscriber import Status
+from sidecar.ops.disk import Disk
+from sidecar.ops.looplag import LoopLag
 from sidecar.store import AsyncStateStore
 
-MAX_SUBSCRIBER_SERIES = 50
-"""So many subscribers have series of their own; the others are counted in `fsm_subscriber_series_suppressed`."""
+MAX_TRANSITION_SERIES = 256
+"""So many pairs of states have a series of their own; the others are counted together as `other`."""
+
+_FEW_STATES = 8
+_NAME_LENGTH = 32
+_ESCAPED = str.maketrans('"\\\n', "'/ ")
+_RELEASE = version("fsm-sidecar"), platform.python_version()
 
 
-class StateCollector(Collector):
-    """Reads the store and the roster once for each scrape, without awaiting: all values are of one moment."""
+class Facts(msgspec.Struct, frozen=True):
+    """What the configuration says and the metrics tell on."""
+
+    agent: str
+    fsm: str
+    fault_states: tuple[str, ...]
+    update_expected: bool
+    subscriber_series: int
+    webhook_timeout_seconds: float
+    evict_failures: int
+
+
+class StateCollector:
+    """Reads everybody once for each scrape, without awaiting: all values are of one moment."""
 
     def __init__(
         self,
@@ -28,25 +50,33 @@ class StateCollector(Collector):
         dispatcher: Dispatcher,
         database: Database | None,
         backups: Backups,
+        *,
+        facts: Facts,
+        config_watch: ConfigWatch,
+        loop_lag: LoopLag,
     ) -> None:
         self._store = store
         self._dispatcher = dispatcher
         self._database = database
         self._backups = backups
+        self._facts = facts
+        self._config_watch = config_watch
+        self._loop_lag = loop_lag
+        self.disk = Disk(database) if database else None
 
     def collect(self) -> Iterator[Metric]:
+        """The families of this moment."""
         numbers = self._store.numbers()
         for key, family in metrics.STORE_GAUGES.items():
             yield family.sample([((), numbers[key])])
         yield from self._health()
         yield from self._state(numbers)
         yield from self._writes(numbers)
+        yield from self._conflicts()
         yield from self._journal()
-        yield from self._subscribers(numbers)
-        yield metrics.BUILD.sample([((version("fsm-sidecar"), platform.python_version()), 1)])
-
-    def describe(self) -> Iterable[Metric]:
-        return self.collect()
+        yield from self._deliveries(numbers)
+        yield from self._subscribers()
+        yield from self._process()
 
     def _health(self) -> Iterator[Metric]:
         checks = self._store.checks()
@@ -63,25 +93,47 @@ class StateCollector(Collector):
         yield metrics.STATE.sample(((name,), name == state) for name in states)
         yield metrics.STATE_CODE.sample([((), states.index(state) if state is not None else -1)])
         yield metrics.STATE_ENTERED.sample([((), store.state_entered_ts)])
+        yield metrics.FAULT_STATE.sample([((), state in self._facts.fault_states)])
+        yield metrics.TRANSITIONS.sample(self._transitions(states).items())
         yield metrics.VERSION.sample([((), numbers["current_version"])])
         yield metrics.LAST_UPDATE.sample([((), numbers["last_update_ts"])])
+        yield metrics.UPDATE_EXPECTED.sample([((), self._facts.update_expected)])
         yield metrics.CREATED.sample([((), numbers["creation_ts"])])
         yield metrics.SNAPSHOT_BYTES.sample([((), len(current.entry.document) if current else 0)])
+
+    def _transitions(self, states: list[str]) -> dict[tuple[str, str], int]:
+        """Those made, and those that may be made at 0: the listed ones, or all where none are listed and there are few."""
+        made = self._store.transitions
+        if self._store.machine.transitions is None and len(states) <= _FEW_STATES:
+            made = dict.fromkeys(permutations(states, 2), 0) | made
+        if len(made) <= MAX_TRANSITION_SERIES:
+            return made
+        pairs = list(made.items())
+        rest = sum(count for _, count in pairs[MAX_TRANSITION_SERIES:])
+        return dict(pairs[:MAX_TRANSITION_SERIES]) | {("other", "other"): rest}
 
     def _writes(self, numbers: dict[str, float]) -> Iterator[Metric]:
         store = self._store
         yield metrics.SETS.sample([((), numbers["total_sets"])])
         yield metrics.GETS.sample([((), numbers["total_gets"])])
-        yield metrics.CONFLICTS.sample(((kind,), store.rejections.counts[kind]) for kind in VERSION_CONFLICTS)
         yield metrics.OVERLOADS.sample([((), store.overloads)])
         yield metrics.QUEUE_LIMIT.sample([((), store.max_queue)])
         yield metrics.REPLAYS.sample([((), store.replays)])
         yield metrics.KEYS.sample([((), len(store.requests))])
         yield metrics.KEYS_FORGOTTEN.sample([((), store.requests.forgotten_early)])
-        yield metrics.REWRITES.sample([((), store.version_rewrites)])
-        refused = sum(store.rejections.counts.values()) - store.rejections.version_conflicts
+        yield metrics.UNKNOWN_STATES.sample([((), store.unknown_states)])
+
+    def _conflicts(self) -> Iterator[Metric]:
+        store, conflicts = self._store, self._store.conflicts
+        latest: dict[tuple[str, ...], Exemplar] = {key: _exemplar(conflict) for key, conflict in conflicts.latest.items()}
+        yield metrics.CONFLICTS.sample(conflicts.by_reason.items(), latest)
+        yield metrics.REWRITES.sample(((writer,), count) for writer, count in conflicts.masked.items())
+        yield metrics.WRITER_CONFLICTS.sample(
+            ((writer, against, "masked" if masked else "rejected"), count)
+            for (writer, against, masked), count in conflicts.meetings.items()
+        )
+        refused = conflicts.counts[ConflictKind.ILLEGAL_TRANSITION]
         yield metrics.ILLEGAL.sample([(("refused",), refused), (("accepted",), store.illegal_accepted)])
-        yield metrics.TRANSITIONS.sample(store.transitions.items())
 
     def _journal(self) -> Iterator[Metric]:
         journal = self._store.journal
@@ -89,29 +141,64 @@ class StateCollector(Collector):
         yield metrics.OLDEST.sample([((), journal.oldest)])
         yield metrics.KEPT_BYTES.sample([((), journal.size)])
         yield metrics.BACKUP_SUCCESS.sample([((), self._backups.last_success_at)])
-        database = self._database
-        if database:
-            yield metrics.QUEUE.sample([((), database.queue_length)])
-            yield metrics.FILE_BYTES.sample(((name,), size) for name, size in file_bytes(database.path).items())
-            yield metrics.FREE_BYTES.sample([((), database.space.free())])
-            yield metrics.UNCLEAN_STARTS.sample([((), database.found.unclean_starts)])
+        if self._database and self.disk:
+            yield metrics.QUEUE.sample([((), self._database.queue_length)])
+            yield metrics.FILE_BYTES.sample(((name,), size) for name, size in self.disk.room.files.items())
+            yield metrics.FREE_BYTES.sample([((), self.disk.room.free)])
+            yield metrics.RESERVE_BYTES.sample([((), self._database.space.reserve_bytes)])
+            yield metrics.UNCLEAN_STARTS.sample([((), self._database.found.unclean_starts)])
 
-    def _subscribers(self, numbers: dict[str, float]) -> Iterator[Metric]:
-        everybody = list(self._dispatcher.roster)
-        head = self._store.journal.head
-        counts = dict.fromkeys(Status, 0)
-        for subscriber in everybody:
-            counts[subscriber.status] += 1
-        yield metrics.SUBSCRIBERS.sample(((status,), count) for status, count in counts.items())
-        yield metrics.SUBSCRIBERS_LIMIT.sample([((), numbers["max_subscribers"])])
+    def _deliveries(self, numbers: dict[str, float]) -> Iterator[Metric]:
+        places = self._dispatcher.places
         yield metrics.NOTIFICATIONS.sample([((), numbers["notifications_sent"])])
         yield metrics.NOTIFICATIONS_FAILED.sample([((), numbers["notifications_failed"])])
-        yield metrics.IN_FLIGHT.sample([((), self._dispatcher.places.in_flight)])
-        yield metrics.IN_FLIGHT_LIMIT.sample([((), self._dispatcher.places.limit)])
-        served = self._dispatcher.roster.served()
-        listed = served[:MAX_SUBSCRIBER_SERIES]
-        yield metrics.SUBSCRIBER_CURSOR.sample(((s.id,), s.cursor or 0) for s in listed)
-        yield metrics.SUBSCRIBER_LAG.sample(((s.id,), s.lag(head)) for s in listed)
-        yield metrics.SUBSCRIBER_FAILURES.sample(((s.id,), s.failures) for s in listed)
-        yield metrics.SUBSCRIBER_SUCCESS.sample(((s.id,), s.last_success_at) for s in listed)
+        yield metrics.IN_FLIGHT.sample([((), places.in_flight)])
+        yield metrics.IN_FLIGHT_LIMIT.sample([((), places.limit)])
+        yield metrics.TIMEOUT_SECONDS.sample([((), self._facts.webhook_timeout_seconds)])
+        yield metrics.EVICT_FAILURES.sample([((), self._facts.evict_failures)])
+        yield metrics.SUBSCRIBERS_LIMIT.sample([((), numbers["max_subscribers"])])
+
+    def _subscribers(self) -> Iterator[Metric]:
+        roster, head = self._dispatcher.roster, self._store.journal.head
+        counts = dict.fromkeys(Status, 0)
+        for subscriber in roster:
+            counts[subscriber.status] += 1
+        served = roster.served()
+        yield metrics.SUBSCRIBERS.sample(((status,), count) for status, count in counts.items())
+        yield metrics.LAG_MAX.sample([((), max((each.lag(head) for each in served), default=0))])
+        listed = served[: self._facts.subscriber_series]
+        seats = [(each.id, seat) for each in listed if (seat := roster.seat(each))]
+        yield metrics.SUBSCRIBER_ATTEMPTS.sample(((name,), seat.attempts) for name, seat in seats)
+        yield metrics.SUBSCRIBER_ATTEMPTS_FAILED.sample(((name,), seat.attempts_failed) for name, seat in seats)
+        yield metrics.SUBSCRIBER_CURSOR.sample(((each.id,), each.cursor or 0) for each in listed)
+        yield metrics.SUBSCRIBER_LAG.sample(((each.id,), each.lag(head)) for each in listed)
+        yield metrics.SUBSCRIBER_FAILURES.sample(((each.id,), each.failures) for each in listed)
+        yield metrics.SUBSCRIBER_SUCCESS.sample(((each.id,), each.last_success_at) for each in listed)
         yield metrics.SUBSCRIBERS_UNLISTED.sample([((), len(served) - len(listed))])
+
+    def _process(self) -> Iterator[Metric]:
+        watch = self._config_watch
+        yield metrics.BUILD.sample([(_RELEASE, 1)])
+        yield metrics.AGENT.sample([((self._facts.agent, self._facts.fsm), 1)])
+        yield metrics.CONFIG_HASH.sample([((), watch.hash)])
+        yield metrics.CONFIG_LOADED.sample([((), watch.loaded_at)])
+        yield metrics.CONFIG_VALID.sample([((), watch.valid)])
+        yield metrics.CONFIG_CHANGED.sample([((), watch.changed)])
+        yield metrics.LOOP_LAG.sample([((), self._loop_lag.seconds)])
+        yield metrics.LOG_MESSAGES.sample(((level,), count) for level, count in logs.LINES.items())
+
+
+def _exemplar(conflict: Conflict) -> Exemplar:
+    """Who overwrote whom, within the 128 characters that OpenMetrics allows an exemplar."""
+    told = {
+        "writer": _short(conflict.attempted.source_module),
+        "version": str(conflict.attempted.version),
+        "against": _short(conflict.against.source_module or ""),
+        "current": str(conflict.against.version),
+    }
+    return Exemplar(told, 1.0, conflict.at)
+
+
+def _short(name: str) -> str:
+    """Not all readers of exemplars understand escapes, so that there are none."""
+    return name[:_NAME_LENGTH].translate(_ESCAPED)

@@ -40,6 +40,7 @@ class Accepted(NamedTuple):
     wish: Wish
     version: int
     previous: str | None
+    masked: bool = False
 
 
 class Refused(NamedTuple):
@@ -87,7 +88,7 @@ class Numbers:
     sets: int = 0
     gets: int = 0
     conflicts: int = 0
-    rewrites: int = 0
+    masked: int = 0
     illegal: int = 0
     overloads: int = 0
     sent: int = 0
@@ -181,9 +182,9 @@ class Model:
         illegal = tail and tail.wish.state != wish.state and wish.state not in self.moves[tail.wish.state]
         if illegal and not self.lenient:
             return Refused(IllegalTransitionError, tail)
-        self.numbers.rewrites += renumbered
         self.numbers.illegal += bool(illegal)
-        return self._accept(Accepted(wish, version, self._previous(wish, tail)))
+        unseen = wish.expected is None or wish.expected.version is None
+        return self._accept(Accepted(wish, version, self._previous(wish, tail), bool(renumbered and tail and unseen)))
 
     def _accept(self, accepted):
         self.in_flight.append(accepted)
@@ -241,6 +242,7 @@ class Model:
         numbers, previous = self.numbers, self.log[-1] if self.log else None
         self.log.append(line)
         numbers.sets += 1
+        numbers.masked += line.accepted.masked
         numbers.updated = line.entry.appended_at
         if previous is None or previous.state != line.state:
             numbers.entered = line.entry.appended_at

@@ -232,7 +232,7 @@ class SideBySide(RuleBasedStateMachine):
             numbers.conflicts,
             numbers.sent,
             numbers.failed,
-            numbers.rewrites,
+            numbers.masked,
             numbers.illegal,
             numbers.overloads,
             numbers.entered,
@@ -243,7 +243,7 @@ class SideBySide(RuleBasedStateMachine):
         keys = ("total_sets", "total_gets", "version_conflicts", "notifications_sent", "notifications_failed")
         assert counted == (
             *(told[key] for key in keys),
-            store.version_rewrites,
+            store.conflicts.counts["masked"],
             store.illegal_accepted,
             store.overloads,
             store.state_entered_ts,

@@ -1,0 +1,77 @@
+"""What counts: for each part that decides outcomes, its families of the catalogue, built from a registry that is passed in.
+
+Without a registry it counts unseen.
+"""
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from sidecar import metrics
+
+
+class DispatchMetrics:
+    """What delivery counts. `timeout_seconds` of an attempt is a bound of its histogram."""
+
+    def __init__(self, registry: CollectorRegistry | None = None, *, timeout_seconds: float = 5.0) -> None:
+        self.attempts = metrics.ATTEMPTS.counter(registry)
+        self.attempt_seconds = metrics.ATTEMPT_SECONDS.histogram(registry, timeout_seconds)
+        self.propagation_seconds = metrics.PROPAGATION_SECONDS.histogram(registry)
+        self.skipped = metrics.SKIPPED.counter(registry)
+        self.gaps = metrics.GAPS.counter(registry)
+        self.targets_refused = metrics.TARGETS_REFUSED.counter(registry)
+        self.evictions = metrics.EVICTIONS.counter(registry)
+        self.status_changes = metrics.STATUS_CHANGES.counter(registry)
+        self.subscriptions = metrics.SUBSCRIPTIONS.counter(registry)
+        self.subscriptions_rejected = metrics.SUBSCRIPTIONS_REJECTED.counter(registry)
+        self.unsubscriptions = metrics.UNSUBSCRIPTIONS.counter(registry)
+
+
+class StoreMetrics:
+    """What the store counts besides its own numbers. `timeout_seconds` of a write is a bound of its histogram."""
+
+    def __init__(self, registry: CollectorRegistry | None = None, *, timeout_seconds: float = 10.0) -> None:
+        self.write_seconds = metrics.WRITE_SECONDS.histogram(registry, timeout_seconds)
+
+
+class DatabaseMetrics:
+    """What the writer thread counts."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.commit_seconds = metrics.COMMIT_SECONDS.histogram(registry)
+        self.commit_writes = metrics.COMMIT_WRITES.histogram(registry)
+        self.checkpoint_seconds = metrics.CHECKPOINT_SECONDS.histogram(registry)
+        self.errors = metrics.STORAGE_ERRORS.counter(registry)
+
+
+class BackupMetrics:
+    """What backups of the running sidecar count."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.backups = metrics.BACKUPS.counter(registry)
+        self.seconds = metrics.BACKUP_SECONDS.histogram(registry)
+
+
+class HttpMetrics:
+    """What the API counts. Children are kept: looking one up by labels costs more than counting."""
+
+    def __init__(self, registry: CollectorRegistry | None = None, routes: Iterable[tuple[str, str]] = ()) -> None:
+        """`routes`: the templates and methods that are there at 0 from the start, as answered with 200."""
+        self._requests = metrics.HTTP_REQUESTS.counter(registry)
+        self._seconds = metrics.HTTP_SECONDS.histogram(registry)
+        self._methods = set(metrics.HTTP_SECONDS.labels[0].values)
+        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        for route, method in routes:
+            self._children_of(route, method, 200)
+
+    def observe(self, route: str, method: str, code: int, seconds: float) -> None:
+        """Count one answered request. `route` is the route's template, never the path that was asked for."""
+        requests, duration = self._children.get((route, method, code)) or self._children_of(route, method, code)
+        requests.inc()
+        duration.observe(seconds)
+
+    def _children_of(self, route: str, method: str, code: int) -> tuple[Counter, Histogram]:
+        known = method if method in self._methods else "other"
+        children = self._requests.labels(route, known, str(code)), self._seconds.labels(known)
+        self._children[route, method, code] = children
+        return children
