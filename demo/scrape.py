@@ -1,6 +1,7 @@
 """The sidecar's metrics, as Prometheus would read them."""
 
 import math
+from collections import Counter
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
@@ -20,8 +21,11 @@ class Scrape:
         return int(sum(sample.value for sample in self._named(name) if labels.items() <= sample.labels.items()))
 
     def by(self, label: str, name: str) -> dict[str, int]:
-        """The values of this name by one label, without those that are 0."""
-        return {sample.labels[label]: int(sample.value) for sample in self._named(name) if sample.value}
+        """The sums of this name by one label, without those that are 0."""
+        sums: Counter[str] = Counter()
+        for sample in self._named(name):
+            sums[sample.labels[label]] += int(sample.value)
+        return dict(+sums)
 
     def mean(self, histogram: str) -> float:
         count = self.total(f"{histogram}_count")

@@ -46,7 +46,7 @@ class Summary(NamedTuple):
         return [promise for promise, kept in expected.items() if not kept]
 
     def _conflicts(self) -> str:
-        lost = self.metrics.by("reason", "fsm_version_conflicts_total")
+        lost = self.metrics.by("kind", "fsm_version_conflicts_total")
         refused = self.metrics.total("fsm_illegal_transitions_total", outcome="refused")
         return f"{sum(lost.values())} writes lost ({_counts(lost)}), {refused} refused by the machine"
 

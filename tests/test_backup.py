@@ -274,7 +274,7 @@ async def test_a_backup_does_not_take_the_journals_room(tmp_path):
     async with Database(tmp_path / "journal.db") as database:
         await filled(database, 100, bytes(10_000))
         backups = Backups(database, BackupMetrics())
-        database.space._reserve_bytes = database.space.free() - 500_000
+        database.space.reserve_bytes = database.space.free() - 500_000
         with pytest.raises(StorageFullError, match="have to stay free"):
             await backups.made().__aenter__()
 
@@ -288,12 +288,12 @@ async def test_a_backup_gives_way_when_room_gets_low(tmp_path):
         journal = await filled(database, 1000)
 
         async def fill(page):
-            database.space._reserve_bytes = 1 << 60
+            database.space.reserve_bytes = 1 << 60
 
         database.after_page = fill
         with pytest.raises(StorageFullError):
             await Backups(database, BackupMetrics()).made().__aenter__()
-        database.space._reserve_bytes = 0
+        database.space.reserve_bytes = 0
         await append(journal)
 
     assert [] == list(tmp_path.glob("*.part"))

@@ -99,7 +99,7 @@ def test_the_ballast_goes_overboard_and_comes_back(disk, ballast):
 async def test_of_writes_that_do_not_fit_together_as_many_are_committed_as_do(tmp_path):
     """A large group is no reason to refuse what each of it may have."""
     async with Database(tmp_path / "journal.db", reserve_bytes=1) as database:
-        database.space._reserve_bytes = MIB
+        database.space.reserve_bytes = MIB
         database.space.free = lambda: MIB + 100 * KIB
         async with busy(database):
             writes = [asyncio.create_task(database.execute(INSERT, (f"{n}", bytes(20 * KIB)))) for n in range(8)]
