@@ -232,7 +232,7 @@ class OnFile(InMemory):
         await self.database.execute("PRAGMA max_page_count = 1000000", ())
 
     def _reserve(self, size):
-        self.database.space._reserve_bytes = size
+        self.database.space.reserve_bytes = size
         self.database.space._looked_at = 0.0  # look at once
 
     async def poison(self):
