@@ -491,6 +491,17 @@ STORE_GAUGES = {
     key: Family(f"fsm_store_{_RENAMED.get(key, key)}", "gauge", text, unit=unit) for key, (text, unit) in STORE_NUMBERS.items()
 }
 
+SECTIONS = {
+    STATE: "The agent's state",
+    SETS: "Writes, and who lost against whom",
+    HEAD: "The journal and its disk",
+    HEALTHY: "Health",
+    SUBSCRIBERS: "Subscribers and deliveries",
+    BUILD: "The process",
+    STORE_GAUGES["total_sets"]: "The store's own numbers",
+}
+"""The catalogue's sections: the first family of each, and its title."""
+
 CATALOGUE: tuple[Family, ...] = (
     *(each for each in list(globals().values()) if isinstance(each, Family)),
     *STORE_GAUGES.values(),

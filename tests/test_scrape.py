@@ -1,0 +1,241 @@
+"""Making a scrape: it keeps nobody waiting, survives a disk that hangs, and tells its own cost and faults."""
+
+import asyncio
+import shutil
+import subprocess
+import threading
+import time
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families as parse
+from sidecar_process import eventually, on_disk, running, written
+
+from sidecar import metrics
+from sidecar.dispatch.feed import Jump
+from sidecar.dispatch.subscriber import Reason, Status
+from sidecar.dispatch.target import Rule
+from sidecar.dispatch.webhook import Outcome
+from sidecar.ops import disk
+from sidecar.ops.app import build_ops
+from sidecar.ops.exposition import Exposition
+from sidecar.ops.health import Health
+from sidecar.ops.looplag import LoopLag
+from sidecar.tasks import running as running_task
+
+
+def scraped(text, name, **labels):
+    """The value of one sample."""
+    (value,) = (
+        sample.value
+        for family in parse(text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
+    return value
+
+
+def of(sidecar, name, **labels):
+    return scraped(sidecar.ops.get("/metrics").body.decode(), name, **labels)
+
+
+# --- it keeps nobody waiting ---
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The files that a disk hung on are looked at again when the test ends."""
+    gate = threading.Event()
+    yield gate
+    gate.set()
+
+
+def test_a_disk_that_hangs_stops_neither_scrapes_nor_probes(start, tmp_path, monkeypatch, opened):
+    """What was read last stays; and when the disk is back, so are its numbers."""
+    sidecar = start(journal=on_disk(tmp_path))
+    before, look = of(sidecar, "fsm_journal_file_bytes", file="db"), disk.file_bytes
+
+    def hang(path):
+        opened.wait()
+        return {name: size + 1 for name, size in look(path).items()}
+
+    monkeypatch.setattr(disk, "file_bytes", hang)
+    hung = [of(sidecar, "fsm_journal_file_bytes", file="db") for _ in range(2)]
+
+    assert [before, before] == hung
+    assert 200 == sidecar.ops.get("/livez").status
+    opened.set()
+    assert eventually(lambda: of(sidecar, "fsm_journal_file_bytes", file="db") == before + 1)
+
+
+async def test_probes_are_answered_while_a_scrape_is_written(aiohttp_client, monkeypatch):
+    """The writing is not on the event loop; a second scrape waits for its turn."""
+    writers, begun, gate = [], threading.Event(), threading.Event()
+    exposition = Exposition(CollectorRegistry())
+    exposition.sample(lambda: iter([metrics.VERSION.sample([((), 7)])]))
+    write = exposition._write
+
+    def slow(*arguments):
+        writers.append(threading.current_thread())
+        begun.set()
+        gate.wait(10)
+        return write(*arguments)
+
+    monkeypatch.setattr(exposition, "_write", slow)
+    client = await aiohttp_client(build_ops(Health(), exposition))
+    scrapes = [asyncio.ensure_future(client.get("/metrics")) for _ in range(2)]
+    await asyncio.to_thread(begun.wait, 10)
+    told = (await client.get("/livez")).status, len(writers)
+    gate.set()
+
+    assert (200, 1) == told
+    assert [7, 7] == [scraped(await (await each).text(), "fsm_version") for each in scrapes]
+    assert threading.main_thread() not in writers
+
+
+async def test_a_scrape_that_cannot_be_made_is_counted(aiohttp_client):
+    """500, and the next one tells."""
+    faults = [ZeroDivisionError("a fault of ours")]
+
+    def read():
+        if len(faults) == 1 and len(reads) == 1:
+            reads.append("failed")
+            raise faults[0]
+        reads.append("read")
+        return iter([metrics.VERSION.sample([((), 7)])])
+
+    reads = []
+    exposition = Exposition(CollectorRegistry())
+    exposition.sample(read)
+    client = await aiohttp_client(build_ops(Health(), exposition))
+    failed, next_one = await client.get("/metrics"), await (await client.get("/metrics")).text()
+
+    assert 500 == failed.status
+    assert (1, 7) == (scraped(next_one, "fsm_collect_errors_total"), scraped(next_one, "fsm_version"))
+    assert scraped(next_one, "fsm_collect_duration_seconds") > 0
+
+
+async def test_a_busy_event_loop_is_seen():
+    """For as long as it was busy."""
+    lag, crashed = LoopLag(), asyncio.get_running_loop().create_future()
+    async with running_task(lag.run(), name="lag", crashed=crashed), asyncio.timeout(10):
+        await asyncio.sleep(0)
+        time.sleep(0.7)  # noqa: ASYNC251  (the fault itself: nobody else can run)
+        while lag.seconds < 0.4:  # noqa: ASYNC110  (it tells nobody)
+            await asyncio.sleep(0.01)
+
+    assert lag.seconds < 10
+
+
+# --- what it says of itself ---
+
+
+def test_promtool_has_nothing_to_say(start, hook, tmp_path):
+    """About a scrape with everything in it: names, types, help, units."""
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed (Debian: prometheus)")
+    sidecar = start(journal=on_disk(tmp_path), metrics={"writers": ["planner"]})
+    sidecar.api.put("/v1/subscribers/console", {"url": hook.url})
+    sidecar.api.put("/v1/state?enforce_version=true", {"state": "IDLE", "version": 0})
+    hook.wait_for(1)
+    told = subprocess.run(
+        ["promtool", "check", "metrics"], input=sidecar.ops.get("/metrics").body, capture_output=True, check=False
+    )
+
+    assert (0, b"", b"") == (told.returncode, told.stdout, told.stderr)
+
+
+def test_log_lines_are_counted_by_level(tmp_path):
+    """The warning of a rejected write among them."""
+    with running(written(tmp_path)) as sidecar:
+        before = of(sidecar, "fsm_log_messages_total", level="warning")
+        sidecar.api.put("/v1/state", {"state": "IDLE"}, if_none_match="*")
+        sidecar.wait_for("write_rejected")
+
+        assert 1 == of(sidecar, "fsm_log_messages_total", level="warning") - before
+        assert 0 == of(sidecar, "fsm_log_messages_total", level="error")
+        assert of(sidecar, "fsm_log_messages_total", level="info") >= 1
+
+
+@pytest.mark.parametrize(
+    ("family", "sections", "bound"),
+    [
+        ("fsm_webhook_attempt_duration_seconds", {"webhooks": {"timeout": "7s"}}, "7.0"),
+        ("fsm_write_duration_seconds", {"writes": {"timeout": "3s"}}, "3.0"),
+    ],
+)
+def test_a_configured_timeout_is_a_bound_of_its_buckets(start, family, sections, bound):
+    """Otherwise nobody could see how many came near it."""
+    assert of(start(**sections), f"{family}_bucket", le=bound) >= 0
+
+
+def test_the_agent_and_what_is_expected_of_it_are_named(start):
+    """By the configuration: its name, its faults, whether its silence is abnormal, and the limits that dashboards draw."""
+    sidecar = start(
+        fsm={"name": "flight", "fault_states": ["SHUTDOWN"]},
+        metrics={"agent": "drone-7"},
+        health={"update_expected": True},
+        webhooks={"timeout": "7s", "evict_after": {"failures": 3, "time": "10m"}},
+    )
+    before = of(sidecar, "fsm_fault_state")
+    sidecar.api.put("/v1/state", {"state": "SHUTDOWN"})
+
+    assert 1 == of(sidecar, "fsm_agent_info", agent="drone-7", fsm="flight")
+    assert (0, 1) == (before, of(sidecar, "fsm_fault_state"))
+    assert 1 == of(sidecar, "fsm_update_expected")
+    assert (7, 3) == (of(sidecar, "fsm_webhook_timeout_seconds"), of(sidecar, "fsm_subscriber_evict_after_failures"))
+
+
+def test_error_state_is_a_fault_where_nothing_else_is_said(start):
+    """And silence is not one."""
+    sidecar = start()
+    sidecar.api.put("/v1/state", {"state": "ERROR_STATE"})
+
+    assert (1, 0) == (of(sidecar, "fsm_fault_state"), of(sidecar, "fsm_update_expected"))
+
+
+@pytest.mark.parametrize("limit", [0, 1])
+def test_as_many_subscribers_have_series_as_is_configured(start, hook, limit):
+    """The others are counted."""
+    sidecar = start(metrics={"subscriber_series": limit})
+    for name in ("a", "b"):
+        sidecar.api.put(f"/v1/subscribers/{name}", {"url": hook.url})
+    text = sidecar.ops.get("/metrics").body.decode()
+
+    assert limit == text.count("\nfsm_subscriber_cursor{")
+    assert 2 - limit == of(sidecar, "fsm_subscriber_series_suppressed")
+
+
+def test_the_attempts_at_a_subscriber_are_its_own(start, hook):
+    """All of them, and those that failed; the lag of the one furthest behind has no name."""
+    sidecar = start(webhooks={"retry": ["1ms"], "probe_interval": "10m"})
+    hook.answers(500)
+    sidecar.api.put("/v1/subscribers/sick", {"url": hook.url})
+    eventually(lambda: of(sidecar, "fsm_subscriber_consecutive_failures", subscriber="sick") == 2)
+    sidecar.api.put("/v1/state", {"state": "IDLE"})
+
+    assert (2, 2) == tuple(
+        of(sidecar, f"fsm_subscriber_{name}_total", subscriber="sick") for name in ("attempts", "attempts_failed")
+    )
+    assert of(sidecar, "fsm_subscriber_lag_max_revisions") == of(sidecar, "fsm_subscriber_lag_revisions", subscriber="sick") > 0
+
+
+# --- the catalogue is true to the code ---
+
+CLOSED_SETS = [
+    (metrics.ATTEMPTS, "outcome", Outcome),
+    (metrics.SKIPPED, "reason", Jump),
+    (metrics.GAPS, "reason", Jump),
+    (metrics.TARGETS_REFUSED, "rule", Rule),
+    (metrics.EVICTIONS, "reason", Reason),
+    (metrics.STATUS_CHANGES, "status", Status),
+    (metrics.SUBSCRIBERS, "status", Status),
+]
+
+
+@pytest.mark.parametrize(("family", "label", "values"), CLOSED_SETS, ids=lambda each: getattr(each, "name", ""))
+def test_the_catalogue_has_the_values_that_the_code_has(family, label, values):
+    """No outcome can be counted under a value that is not documented, and none documented is never counted."""
+    (declared,) = (each.values for each in family.labels if each.name == label)
+
+    assert list(declared) == [str(value) for value in values]
