@@ -69,16 +69,19 @@ async def make_room(store: AsyncStateStore, database: Database) -> None:
 
     At least a tenth of the history goes, so that the next writes are not refused as well; and the answers that were kept
     for a repetition go with it, for they would keep its documents. Where all of it would not be enough, since somebody else
-    has filled the disk, none is forgotten. Raises `StorageFullError` while there is no room.
+    has filled the disk, none is forgotten; nor where that one makes room meanwhile. Raises `StorageFullError` while there is
+    no room.
     """
     journal = store.journal
     database.shortage.clear()
-    if not isinstance(database.last_error, StorageFullError) or (not database.space.low and await _fits(database)):
+    was_low = database.space.low
+    if not isinstance(database.last_error, StorageFullError) or (not was_low and await _fits(database)):
         return
     await store.give_up_answers(journal.oldest)
-    spared = journal.size * (1 - _FULL_SHARE)
+    first, spared = journal.oldest, journal.size * (1 - _FULL_SHARE)
     while journal.oldest < journal.head and database.space.attainable(journal.size):
-        if journal.size <= spared and not database.space.low:
+        untouched = was_low and journal.oldest == first
+        if (untouched or journal.size <= spared) and not database.space.low:
             break
         oldest = await _step(journal)
         await store.give_up_answers(oldest)

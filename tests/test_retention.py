@@ -17,7 +17,7 @@ from sidecar.errors import StorageFullError
 from sidecar.journal import Request
 from sidecar.journal.memory import MemoryJournal
 from sidecar.journal.sqlite import SqliteJournal
-from sidecar.retention import Clock, Limits, compact, retain
+from sidecar.retention import Clock, Limits, compact, make_room, retain
 
 EVERYTHING = Limits(revisions=10**6, age_seconds=10**6, size=10**9)
 START = 1_700_000_000.0
@@ -253,6 +253,28 @@ async def test_what_found_no_room_to_go_is_kept(database):
 
 
 # --- seen from outside ---
+
+
+async def test_room_that_comes_back_meanwhile_costs_no_history(tmp_path, monkeypatch):
+    """Somebody else had filled the disk, and clears it in the very moment in which the oldest revisions were to go."""
+    async with Database(tmp_path / "journal.db", reserve_bytes=64 << 10) as database:
+        store = AsyncStateStore(journal=SqliteJournal(database))
+        for version in range(20):
+            await store.set(FsmSnapshot(version, FsmState.IDLE))
+        space, give_up = database.space, store.give_up_answers
+        monkeypatch.setattr(space, "free", lambda: 0)
+        with pytest.raises(StorageFullError):
+            await store.set(FsmSnapshot(20, FsmState.IDLE))
+
+        async def cleared_meanwhile(before):
+            monkeypatch.setattr(space, "free", lambda: 1 << 30)
+            await give_up(before)
+
+        monkeypatch.setattr(store, "give_up_answers", cleared_meanwhile)
+        await make_room(store, database)
+
+        assert 1 == store.journal.oldest
+        assert 20 == (await store.set(FsmSnapshot(20, FsmState.IDLE))).version
 
 
 def put(sidecar, count=1):
