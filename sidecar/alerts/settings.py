@@ -1,0 +1,174 @@
+"""`thresholds.yaml`, and a file of somebody else with what differs from it."""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import msgspec
+
+from sidecar import yamlfile
+from sidecar.config.problems import misfit, nearest
+from sidecar.errors import ConfigError
+from sidecar.units import Seconds
+
+DEFAULTS = Path(__file__).with_name("thresholds.yaml")
+
+Severity = Literal["critical", "warning", "info"]
+
+_LABEL = r'[A-Za-z_]\w*(?:=|!=|=~|!~)"(?:[^"\\\n]|\\.)*"'
+_MATCHERS = re.compile(rf"{_LABEL}(?:, ?{_LABEL})*", re.ASCII)
+_BASE_URL = re.compile(r"https?://[!-~]+")
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """The numbers of one alert. An alert has those keys that `thresholds.yaml` gives it, and `enabled`."""
+
+    severity: Severity
+    for_seconds: Seconds
+    above: float = math.nan
+    below: float = math.nan
+    at_least: float = 0
+    window_seconds: Seconds = Seconds(0)
+    short_seconds: Seconds = Seconds(0)
+    long_seconds: Seconds = Seconds(0)
+    enabled: bool = True
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole file. `alerts` by their names."""
+
+    runbooks: str
+    grafana: str
+    target: str
+    interval_seconds: Seconds
+    alerts: Mapping[str, Limits]
+
+
+def load(path: str | None = None) -> Settings:
+    """Those of the package, changed by what the file says. Raises `ConfigError` with all the file's problems."""
+    tree, _ = yamlfile.read(str(DEFAULTS))
+    if path is not None:
+        try:
+            given, lines = yamlfile.read(path)
+        except yamlfile.YamlError as error:
+            raise ConfigError(error.problems) from None
+        given = {} if given is None else given
+        problems = [
+            f"{path}:{lines.get(place, 1)}: {yamlfile.dotted(place)}{': ' if place else ''}{text}"
+            for place, text in _misfits(given, tree, ())
+        ]
+        if problems:
+            raise ConfigError(problems)
+        tree = _merged(tree, given)
+        if disordered := [name for name, limits in tree["alerts"].items() if not _ordered(limits)]:
+            raise ConfigError([f"{path}:1: alerts.{name}: short is not shorter than long" for name in disordered])
+    return _settings(tree)
+
+
+def _settings(tree: dict[str, Any]) -> Settings:
+    alerts = {name: Limits(**_fields(limits)) for name, limits in tree["alerts"].items()}
+    return Settings(**_fields(tree) | {"alerts": alerts})
+
+
+def _fields(tree: dict[str, Any]) -> dict[str, Any]:
+    """Python names put the unit last."""
+    taken = {key: _taker(key)(value) for key, value in tree.items() if key != "alerts"}
+    return {f"{key}_seconds" if isinstance(value, Seconds) else key: value for key, value in taken.items()}
+
+
+def _misfits(given: Any, known: dict[str, Any], place: yamlfile.Path) -> Iterator[tuple[yamlfile.Path, str]]:
+    if not isinstance(given, dict):
+        yield place, str(misfit("keys and values", given))
+        return
+    keys = [*known, "enabled"] if len(place) == 2 else list(known)
+    for key, value in given.items():
+        here = (*place, key)
+        if key not in keys:
+            yield here, f"unknown key; {nearest(key, keys)}"
+        elif isinstance(known.get(key), dict):
+            yield from _misfits(value, known[key], here)
+        else:
+            try:
+                _taker(key)(value)
+            except ValueError as wrong:
+                yield here, str(wrong)
+
+
+def _merged(tree: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    return tree | {key: _merged(tree[key], value) if isinstance(value, dict) else value for key, value in given.items()}
+
+
+def _ordered(limits: dict[str, Any]) -> bool:
+    return "long" not in limits or Seconds.parse(limits["short"]) < Seconds.parse(limits["long"])
+
+
+# --- what a value must be ---
+
+
+def _taker(key: str) -> Callable[[Any], Any]:
+    return _TAKERS[key]
+
+
+def _duration(value: Any) -> Seconds:
+    try:
+        return Seconds.parse(value)
+    except ValueError as wrong:
+        raise misfit(str(wrong).removeprefix("expected "), value) from None
+
+
+def _window(value: Any) -> Seconds:
+    window = _duration(value)
+    if window < 1 or window % 1:
+        raise misfit("whole seconds, at least 1s", value)
+    return window
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise misfit("a number of at least 0", value)
+    return float(value)
+
+
+def _severity(value: Any) -> Severity:
+    if value not in ("critical", "warning", "info"):
+        raise misfit("one of critical, warning, info", value)
+    return cast(Severity, value)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise misfit("true or false", value)
+    return value
+
+
+def _base(value: Any) -> str:
+    if value == "":
+        return ""
+    if not isinstance(value, str) or not _BASE_URL.fullmatch(value):
+        raise misfit("an http:// or https:// URL", value)
+    return value.rstrip("/") + "/"
+
+
+def _matchers(value: Any) -> str:
+    if not isinstance(value, str) or not _MATCHERS.fullmatch(value):
+        raise misfit("""what goes between braces in PromQL, such as 'job="agents"'""", value)
+    return value
+
+
+_TAKERS: dict[str, Callable[[Any], Any]] = {
+    "runbooks": _base,
+    "grafana": _base,
+    "target": _matchers,
+    "interval": _window,
+    "severity": _severity,
+    "for": _duration,
+    "above": _number,
+    "below": _number,
+    "at_least": _number,
+    "window": _window,
+    "short": _window,
+    "long": _window,
+    "enabled": _flag,
+}
