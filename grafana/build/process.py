@@ -1,0 +1,80 @@
+"""The sidecar as a process: whether it keeps up, and what it costs."""
+
+from grafana.build.panels import Query, graph
+from grafana.build.promql import INTERVAL, WHO, each, increase, of, ours, quantile, rate, sum_each
+from sidecar import metrics as m
+
+
+def process() -> list[object]:
+    return [
+        graph(
+            "Event loop lag",
+            "The longest time of the last ten seconds in which nothing else could run. Probes, writes and "
+            "deliveries all wait that long.",
+            "s",
+            Query(each(of(m.LOOP_LAG))),
+        ),
+        graph("CPU of the sidecar", "Cores in use.", "none", Query(each(ours(rate("process_cpu_seconds_total"))))),
+        graph(
+            "Memory of the sidecar",
+            "Resident memory. It is bounded: growth without end is a fault.",
+            "bytes",
+            Query(each(ours(of("process_resident_memory_bytes")))),
+        ),
+        graph(
+            "File descriptors",
+            "Open ones, beside the limit of the process.",
+            "short",
+            Query(each(ours(of("process_open_fds"))), f"open {WHO}"),
+            Query(each(ours(of("process_max_fds"))), f"limit {WHO}"),
+            dashed="^limit",
+        ),
+        graph(
+            "Garbage collections",
+            "Runs of Python's collector a second, by generation.",
+            "ops",
+            Query(each(ours(rate("python_gc_collections_total")), "generation"), f"generation {{{{generation}}}} {WHO}"),
+        ),
+        graph(
+            "Restarts",
+            "How often the process was started anew within the last 15 minutes.",
+            "short",
+            Query(each(ours(f"changes({of('process_start_time_seconds')}[15m])"))),
+        ),
+        graph(
+            "Log lines",
+            "By level. error and critical want to be read.",
+            "short",
+            Query(sum_each(increase(m.LOG_MESSAGES, over=INTERVAL), "level"), f"{{{{level}}}} {WHO}"),
+            red="^(error|critical)",
+            stacked=True,
+        ),
+        graph(
+            "API requests",
+            "Answers a second, by status. 412 is a conflict, 409 an illegal transition, 503 and 507 a "
+            "write that was not taken.",
+            "reqps",
+            Query(sum_each(rate(m.HTTP_REQUESTS), "code"), f"{{{{code}}}} {WHO}"),
+            red="^5",
+            stacked=True,
+        ),
+        graph(
+            "API latency",
+            "Time to answer, by method; 99 of 100 are faster. Long polls and streams are as long as they are meant to be.",
+            "s",
+            Query(quantile(0.99, m.HTTP_SECONDS, "method"), "p99 {{method}}"),
+        ),
+        graph(
+            "Making a scrape",
+            "Time that the scrape before took to be made.",
+            "s",
+            Query(each(of(m.COLLECT_SECONDS))),
+        ),
+        graph(
+            "Failed scrapes",
+            "Scrapes that could not be made: a fault of the sidecar. Please report it.",
+            "short",
+            Query(sum_each(increase(m.COLLECT_ERRORS, over=INTERVAL))),
+            red=".*",
+        ),
+    ]
