@@ -1,6 +1,7 @@
 """What counts: for each part that decides outcomes, its families of the catalogue, built from a registry that is passed in.
 
-Without a registry it counts unseen.
+Without a registry it counts unseen. What took long is told with an exemplar that says which one it was: nobody asks that of
+what was quick, and making an exemplar costs more than counting.
 """
 
 from collections.abc import Iterable
@@ -9,14 +10,17 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from sidecar import metrics
 
+SLOW_WRITE_SECONDS = 0.01
+SLOW_DELIVERY_SECONDS = 0.05
+
 
 class DispatchMetrics:
     """What delivery counts. `timeout_seconds` of an attempt is a bound of its histogram."""
 
     def __init__(self, registry: CollectorRegistry | None = None, *, timeout_seconds: float = 5.0) -> None:
         self.attempts = metrics.ATTEMPTS.counter(registry)
-        self.attempt_seconds = metrics.ATTEMPT_SECONDS.histogram(registry, timeout_seconds)
-        self.propagation_seconds = metrics.PROPAGATION_SECONDS.histogram(registry)
+        self._attempt_seconds = metrics.ATTEMPT_SECONDS.histogram(registry, timeout_seconds)
+        self._propagation_seconds = metrics.PROPAGATION_SECONDS.histogram(registry)
         self.skipped = metrics.SKIPPED.counter(registry)
         self.gaps = metrics.GAPS.counter(registry)
         self.targets_refused = metrics.TARGETS_REFUSED.counter(registry)
@@ -26,12 +30,27 @@ class DispatchMetrics:
         self.subscriptions_rejected = metrics.SUBSCRIPTIONS_REJECTED.counter(registry)
         self.unsubscriptions = metrics.UNSUBSCRIPTIONS.counter(registry)
 
+    def attempted(self, seconds: float, subscriber: str) -> None:
+        """An attempt has ended."""
+        exemplar = {"subscriber": subscriber} if seconds >= SLOW_DELIVERY_SECONDS else None
+        self._attempt_seconds.observe(seconds, exemplar)
+
+    def propagated(self, seconds: float, subscriber: str, revision: int) -> None:
+        """A revision has reached a subscriber."""
+        slow = seconds >= SLOW_DELIVERY_SECONDS
+        self._propagation_seconds.observe(seconds, {"subscriber": subscriber, "revision": str(revision)} if slow else None)
+
 
 class StoreMetrics:
     """What the store counts besides its own numbers. `timeout_seconds` of a write is a bound of its histogram."""
 
     def __init__(self, registry: CollectorRegistry | None = None, *, timeout_seconds: float = 10.0) -> None:
-        self.write_seconds = metrics.WRITE_SECONDS.histogram(registry, timeout_seconds)
+        self._write_seconds = metrics.WRITE_SECONDS.histogram(registry, timeout_seconds)
+
+    def written(self, seconds: float, revision: int | None) -> None:
+        """A write was answered; None: it was refused."""
+        exemplar = {"revision": str(revision)} if revision and seconds >= SLOW_WRITE_SECONDS else None
+        self._write_seconds.observe(seconds, exemplar)
 
 
 class DatabaseMetrics:

@@ -300,7 +300,7 @@ class AsyncStateStore:
         snapshot: FsmSnapshot | None = None,
         request: Request | None = None,
     ) -> Stored:
-        started, exemplar = time.perf_counter(), None
+        started, revision = time.perf_counter(), None
         try:
             waiter = self._accept(build, expected, snapshot, request)
         except _Lost as lost:
@@ -309,10 +309,10 @@ class AsyncStateStore:
             raise self._rejection(lost) from None
         else:
             stored = await waiter
-            exemplar = {"revision": str(stored.entry.revision)}
+            revision = stored.entry.revision
             return stored
         finally:
-            self._metrics.write_seconds.observe(time.perf_counter() - started, exemplar)
+            self._metrics.written(time.perf_counter() - started, revision)
 
     def _accept(
         self, build: Build, expected: Sequence[Expectation], snapshot: FsmSnapshot | None, request: Request | None

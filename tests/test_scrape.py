@@ -8,6 +8,8 @@ import time
 
 import pytest
 from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 from sidecar_process import eventually, on_disk, running, written
 
@@ -16,6 +18,7 @@ from sidecar.dispatch.feed import Jump
 from sidecar.dispatch.subscriber import Reason, Status
 from sidecar.dispatch.target import Rule
 from sidecar.dispatch.webhook import Outcome
+from sidecar.meters import DispatchMetrics, StoreMetrics
 from sidecar.ops import disk
 from sidecar.ops.app import build_ops
 from sidecar.ops.exposition import Exposition
@@ -218,6 +221,29 @@ def test_the_attempts_at_a_subscriber_are_its_own(start, hook):
         of(sidecar, f"fsm_subscriber_{name}_total", subscriber="sick") for name in ("attempts", "attempts_failed")
     )
     assert of(sidecar, "fsm_subscriber_lag_max_revisions") == of(sidecar, "fsm_subscriber_lag_revisions", subscriber="sick") > 0
+
+
+def test_what_took_long_tells_which_one_it_was():
+    """By an exemplar; what was quick has none."""
+    registry = CollectorRegistry()
+    deliveries, writes = DispatchMetrics(registry), StoreMetrics(registry)
+    for seconds in (0.001, 0.4):
+        deliveries.attempted(seconds, "x" * 63)
+        deliveries.propagated(seconds, "x" * 63, 2**53 - 1)
+        writes.written(seconds, 17)
+    writes.written(0.4, None)
+    told = {
+        (sample.name, float(sample.labels["le"])): sample.exemplar.labels
+        for family in parse_openmetrics(generate_openmetrics(registry).decode())
+        for sample in family.samples
+        if sample.exemplar
+    }
+
+    assert {
+        ("fsm_webhook_attempt_duration_seconds_bucket", 0.5): {"subscriber": "x" * 63},
+        ("fsm_propagation_delay_seconds_bucket", 0.5): {"subscriber": "x" * 63, "revision": str(2**53 - 1)},
+        ("fsm_write_duration_seconds_bucket", 0.5): {"revision": "17"},
+    } == told
 
 
 # --- the catalogue is true to the code ---

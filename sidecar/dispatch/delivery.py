@@ -192,7 +192,7 @@ class Delivery:
             lane, partial(self._attempt, body, self._sessions.fresh if lane else self._sessions.kept)
         )
         self._metrics.attempts.labels(result.outcome).inc()
-        self._metrics.attempt_seconds.observe(result.seconds, {"subscriber": self.subscriber.id})
+        self._metrics.attempted(result.seconds, self.subscriber.id)
         if result.rule:
             self._metrics.targets_refused.labels(result.rule).inc()
         return result
@@ -214,8 +214,7 @@ class Delivery:
             self._metrics.skipped.labels(due.jump).inc(due.skipped)
         if not first:  # the first one is as old as the state is
             for entry in due.entries:
-                who = {"subscriber": subscriber.id, "revision": str(entry.revision)}
-                self._metrics.propagation_seconds.observe(max(0.0, now - entry.appended_at), who)
+                self._metrics.propagated(max(0.0, now - entry.appended_at), subscriber.id, entry.revision)
         self._audience.notifications_sent += len(due.entries)
         subscriber.cursor = subscriber.delivered = due.last
         self._due = None
