@@ -63,16 +63,14 @@ def _state() -> list[object]:
         ),
         states(
             "State over time",
-            "States shorter than the scrape interval are not seen here; every transition is counted below "
-            "and marked at its true "
-            "time as far as it was the last before a scrape. `no data`: the sidecar did not answer.",
+            "States shorter than the scrape interval are not seen here; every transition is counted below and marked at its "
+            "true time as far as it was the last before a scrape. `no data`: the sidecar did not answer.",
             height=5,
         ),
         timeline(
             "Health checks",
-            "version_conflicts: share of conflicts above health.conflict_ratio within health.window. "
-            "initialised: a state has been "
-            "written. subscribers: more than 80 % of the places taken. freshness: no write for health.stale_after.",
+            "version_conflicts: share of conflicts above health.conflict_ratio within health.window. initialised: a state has "
+            "been written. subscribers: more than 80 % of the places taken. freshness: no write for health.stale_after.",
             Query(each(of(m.CHECK_OK), "check", "level"), f"{{{{check}}}} ({{{{level}}}}) {WHO}"),
             HEALTH,
         ),
@@ -159,9 +157,8 @@ def _journal() -> list[object]:
         ),
         graph(
             "Refused and failed",
-            "Writes refused because too many waited, and commits or checkpoints that failed: for want of room "
-            "(full), or otherwise. "
-            "After a failure that is not want of room nothing more is acknowledged until the next start.",
+            "Writes refused because too many waited, and commits or checkpoints that failed: for want of room (full), or "
+            "otherwise. After a failure that is not want of room nothing more is acknowledged until the next start.",
             "short",
             Query(sum_each(increase(m.OVERLOADS, over=INTERVAL)), f"overloaded {WHO}"),
             Query(sum_each(increase(m.STORAGE_ERRORS, over=INTERVAL), "kind"), f"storage {{{{kind}}}} {WHO}"),

@@ -1,12 +1,12 @@
 """Conflicts: how many, why, who lost, against whom, and who overwrote whom unseen."""
 
-from grafana.build.looks import BAD_ABOVE_ZERO, ORANGE, RED
+from grafana.build.looks import ALERTS, BAD_ABOVE_ZERO, ORANGE, RED
 from grafana.build.panels import Query, graph, note
 from grafana.build.promql import INTERVAL, WHO, increase, rate, sum_each, total
 from grafana.build.tables import Column, table_of
 from sidecar import metrics as m
 
-HIGH, SECOND_WRITER = 0.1, 0.4  # the alerts VersionConflictsHigh and SecondWriterSuspected
+HIGH, SECOND_WRITER = ALERTS["VersionConflictsHigh"], ALERTS["SecondWriterSuspected"]
 
 _NAMES = """\
 **The last conflicts, with names**, what was tried, against what and when, are at the sidecar itself, which listens inside the
@@ -30,20 +30,18 @@ def conflicts() -> list[object]:
     return [
         graph(
             "Conflicts among writes",
-            "Share of writes that were rejected. Above 10 % something is wrong; above 40 % two writers work "
-            "against each other: "
-            "two that write alike collide on about half of their writes.",
+            f"Share of writes that were rejected. Above {HIGH.above:.0%} something is wrong; above {SECOND_WRITER.above:.0%} "
+            "two writers work against each other: two that write alike collide on about half of their writes.",
             "percentunit",
-            Query(_share("5m"), f"5 m {WHO}", exemplar=True),
-            Query(_share("1h"), f"1 h {WHO}"),
-            lines=((HIGH, ORANGE), (SECOND_WRITER, RED)),
+            Query(_share(f"{HIGH.short_seconds}"), f"{HIGH.short_seconds} {WHO}", exemplar=True),
+            Query(_share(f"{HIGH.long_seconds}"), f"{HIGH.long_seconds} {WHO}"),
+            lines=((HIGH.above, ORANGE), (SECOND_WRITER.above, RED)),
             most=1,
         ),
         table_of(
             "Who lost against whom",
-            "In this time range. rejected: the writer was told. masked: it overwrote the other's state "
-            "unseen, because its write "
-            "asked for no check.",
+            "In this time range. rejected: the writer was told. masked: it overwrote the other's state unseen, because its "
+            "write asked for no check.",
             Column(
                 "writes",
                 f"round({total(increase(m.WRITER_CONFLICTS), 'writer', 'against', 'outcome')}) > 0",
@@ -55,9 +53,8 @@ def conflicts() -> list[object]:
         ),
         graph(
             "Conflicts by reason",
-            "stale: an older version. equal: the current one again. ahead: one that does not exist yet. "
-            "exists: there should have "
-            "been none. missing: there is none. state: another state was expected. epoch: a version of another journal.",
+            "stale: an older version. equal: the current one again. ahead: one that does not exist yet. exists: there should "
+            "have been none. missing: there is none. state: another state was expected. epoch: a version of another journal.",
             "short",
             Query(
                 sum_each(increase(m.CONFLICTS, over=INTERVAL), "kind", "reason"),
@@ -77,8 +74,8 @@ def conflicts() -> list[object]:
         ),
         graph(
             "Masked conflicts by writer",
-            "Stale writes that were accepted under a new version for want of a check: somebody's state was overwritten unseen. "
-            "The cure: If-Match, or writes.require_precondition.",
+            "Stale writes that were accepted under a new version for want of a check: somebody's state was overwritten "
+            "unseen. The cure: If-Match, or writes.require_precondition.",
             "short",
             Query(sum_each(increase(m.REWRITES, over=INTERVAL), "writer"), f"{{{{writer}}}} {WHO}", exemplar=True),
             width=8,

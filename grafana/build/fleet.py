@@ -3,7 +3,19 @@
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from grafana.build import frame, promql
-from grafana.build.looks import BAD_ABOVE_ZERO, FIRING, GREEN, NEVER, NO_VERSION, ORANGE, RED, WARN_ABOVE_ZERO, YELLOW
+from grafana.build.looks import (
+    BAD_ABOVE_ZERO,
+    FIRING,
+    GREEN,
+    LAG,
+    NEAR_LIMIT,
+    NEVER,
+    NO_VERSION,
+    ORANGE,
+    RED,
+    WARN_ABOVE_ZERO,
+    YELLOW,
+)
 from grafana.build.panels import Query, bars, graph, row, stat_of, states, timeline
 from grafana.build.promql import each, increase, of, ours, rate, seen, sum_each, total
 from grafana.build.tables import Column, Links, table_of
@@ -139,7 +151,7 @@ def _where_to_look() -> list[object]:
             "Revisions that the slowest subscriber of an agent has not acknowledged yet: the ten agents with the most.",
             "short",
             Query(f"topk(10, {each(of(m.LAG_MAX))})"),
-            steps=((10, ORANGE), (64, RED)),
+            steps=LAG,
         ),
         table_of(
             "Agents",
@@ -155,7 +167,7 @@ def _where_to_look() -> list[object]:
             Column("issues", each(of(m.ISSUES)), steps=BAD_ABOVE_ZERO),
             Column("warnings", each(of(m.WARNINGS)), steps=WARN_ABOVE_ZERO),
             Column("subscribers", sum_each(of(m.SUBSCRIBERS, SERVED))),
-            Column("places taken", _places_taken(), "percentunit", steps=((0.8, ORANGE), (0.95, RED))),
+            Column("places taken", _places_taken(), "percentunit", steps=NEAR_LIMIT),
             labels=("agent", "fsm", "state"),
             sort="conflicts",
             links=[TO_AGENT],
@@ -202,8 +214,8 @@ def _cost() -> list[object]:
         ),
         table_of(
             "Configurations",
-            "Equal files have equal hashes. Invalid: with the file as it is now the next start fails. Changed: "
-            "it changes something.",
+            "Equal files have equal hashes. Invalid: with the file as it is now the next start fails. Changed: it changes "
+            "something.",
             Column("hash", each(of(m.CONFIG_HASH)), "none", decimals=0),
             Column("in force for", promql.age(m.CONFIG_LOADED), "s", decimals=0),
             Column("invalid", f"{each(of(m.CONFIG_VALID))} == bool 0", steps=BAD_ABOVE_ZERO),

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from grafana_foundation_sdk.builders.dashboard import ThresholdsConfig
 from grafana_foundation_sdk.models import dashboard as models
 
+from sidecar.alerts import settings
+
 GREEN, YELLOW, ORANGE, RED, BLUE, GREY = "green", "yellow", "orange", "red", "blue", "#8e8e8e"
 NEUTRAL = "text"
 
@@ -12,8 +14,13 @@ Steps = Sequence[tuple[float, str]]
 Mappings = list[models.ValueMapping]
 Values = Mapping[str, tuple[str | None, str]]
 
+ALERTS = settings.load().alerts
+"""When the alerts fire, as shipped: there the colours change, too."""
+
 BAD_ABOVE_ZERO: Steps = ((1, RED),)
 WARN_ABOVE_ZERO: Steps = ((1, ORANGE),)
+LAG: Steps = ((10, ORANGE), (ALERTS["SubscriberLagging"].above, RED))
+NEAR_LIMIT: Steps = ((ALERTS["SubscribersNearLimit"].above, ORANGE), (0.95, RED))
 
 _DEFAULT_STATES = {
     "UNSPECIFIED": GREY,

@@ -9,8 +9,8 @@ def process() -> list[object]:
     return [
         graph(
             "Event loop lag",
-            "The longest time of the last ten seconds in which nothing else could run. Probes, writes and "
-            "deliveries all wait that long.",
+            "The longest time of the last ten seconds in which nothing else could run. Probes, writes and deliveries all wait "
+            "that long.",
             "s",
             Query(each(of(m.LOOP_LAG))),
         ),
@@ -51,8 +51,8 @@ def process() -> list[object]:
         ),
         graph(
             "API requests",
-            "Answers a second, by status. 412 is a conflict, 409 an illegal transition, 503 and 507 a "
-            "write that was not taken.",
+            "Answers a second, by status. 412 is a conflict, 409 an illegal transition, 503 and 507 a write that was not "
+            "taken.",
             "reqps",
             Query(sum_each(rate(m.HTTP_REQUESTS), "code"), f"{{{{code}}}} {WHO}"),
             red="^5",

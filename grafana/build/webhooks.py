@@ -3,7 +3,7 @@
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from grafana.build import frame, promql
-from grafana.build.looks import BAD_ABOVE_ZERO, GREEN, ORANGE, RED, YELLOW
+from grafana.build.looks import BAD_ABOVE_ZERO, GREEN, LAG, ORANGE, RED, YELLOW
 from grafana.build.panels import Query, graph, heat_map, stat_of
 from grafana.build.promql import INTERVAL, WHO, each, increase, of, quantile, rate, sum_each, total
 from grafana.build.tables import Column, Links, table_of
@@ -53,7 +53,7 @@ def _now() -> list[object]:
             "Revisions that the slowest of all served subscribers has not acknowledged yet.",
             "short",
             Query(f"max({of(m.LAG_MAX)})"),
-            steps=((10, ORANGE), (64, RED)),
+            steps=LAG,
         ),
         stat_of(
             "Not well",
@@ -83,8 +83,8 @@ def _outcome() -> list[object]:
     return [
         graph(
             "Attempts by outcome",
-            "HTTP attempts a second. busy: the receiver asked to come later (408, 425, 429, 503). refused: a rule "
-            "forbids its address.",
+            "HTTP attempts a second. busy: the receiver asked to come later (408, 425, 429, 503). refused: a rule forbids its "
+            "address.",
             "ops",
             Query(total(rate(m.ATTEMPTS), "outcome"), "{{outcome}}"),
             stacked=True,
@@ -99,8 +99,8 @@ def _outcome() -> list[object]:
         ),
         graph(
             "Evictions",
-            "By reason. failing: too often and for too long. gone: it answered 410. unconfigured: no "
-            "longer in the config file.",
+            "By reason. failing: too often and for too long. gone: it answered 410. unconfigured: no longer in the config "
+            "file.",
             "short",
             Query(sum_each(increase(m.EVICTIONS, over=INTERVAL), "reason"), f"{{{{reason}}}} {WHO}"),
             width=8,
@@ -182,7 +182,7 @@ def _subscribers() -> list[object]:
             "Subscribers",
             "One line each, those furthest behind first. Evicted after so many failures in a row and long enough without a "
             "success; those of the config file are only suspended. A click on the subscriber shows it alone.",
-            Column("lag", each(of(m.SUBSCRIBER_LAG, CHOSEN), "subscriber"), steps=((10, ORANGE), (64, RED))),
+            Column("lag", each(of(m.SUBSCRIBER_LAG, CHOSEN), "subscriber"), steps=LAG),
             Column("cursor", each(of(m.SUBSCRIBER_CURSOR, CHOSEN), "subscriber"), "none"),
             Column("attempts", f"round({attempts})"),
             Column("failed", f"{failed} / ({attempts} > 0)", "percentunit", steps=((0.01, ORANGE), (0.1, RED)), decimals=1),
@@ -258,8 +258,8 @@ def _registrations() -> list[object]:
         ),
         graph(
             "Subscribers not listed",
-            "Those beyond metrics.subscriber_series: they have no series of their own, so that the panels "
-            "above cannot show them.",
+            "Those beyond metrics.subscriber_series: they have no series of their own, so that the panels above cannot show "
+            "them.",
             "short",
             Query(each(of(m.SUBSCRIBERS_UNLISTED))),
             width=8,
