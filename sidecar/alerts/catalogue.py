@@ -114,7 +114,7 @@ DECLARED = (
         "WriteQueueNearLimit",
         "fsm-agent",
         "Nearly as many writes wait for the disk as may.",
-        "{{ $value | humanizePercentage }} of writes.max_queue or more wait, for [window] and longer; beyond it they are refused.",
+        "{{ $value | humanizePercentage }} of writes.max_queue or more wait, for [window] and longer; beyond it none is taken.",
         share_of_limit(metrics.QUEUE, metrics.QUEUE_LIMIT),
     ),
     Declared(

@@ -19,6 +19,7 @@ Severity = Literal["critical", "warning", "info"]
 
 _LABEL = r'[A-Za-z_]\w*(?:=|!=|=~|!~)"(?:[^"\\\n]|\\.)*"'
 _MATCHERS = re.compile(rf"{_LABEL}(?:, ?{_LABEL})*", re.ASCII)
+_UID = re.compile(r"[A-Za-z0-9_-]{1,40}|\$[A-Za-z_][A-Za-z0-9_]*")
 _BASE_URL = re.compile(r"https?://[!-~]+")
 
 
@@ -41,6 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     runbooks: str
     grafana: str
+    datasource: str
     target: str
     interval_seconds: Seconds
     alerts: Mapping[str, Limits]
@@ -151,6 +153,12 @@ def _base(value: Any) -> str:
     return value.rstrip("/") + "/"
 
 
+def _datasource(value: Any) -> str:
+    if not isinstance(value, str) or not _UID.fullmatch(value):
+        raise misfit("the uid of a data source, or an environment variable of Grafana with a $ before it", value)
+    return value
+
+
 def _matchers(value: Any) -> str:
     if not isinstance(value, str) or not _MATCHERS.fullmatch(value):
         raise misfit("""what goes between braces in PromQL, such as 'job="agents"'""", value)
@@ -160,6 +168,7 @@ def _matchers(value: Any) -> str:
 _TAKERS: dict[str, Callable[[Any], Any]] = {
     "runbooks": _base,
     "grafana": _base,
+    "datasource": _datasource,
     "target": _matchers,
     "interval": _window,
     "severity": _severity,
