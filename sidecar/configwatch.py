@@ -1,64 +1,98 @@
-"""Watches the config file: whether the next start would succeed with it, and whether it would change something.
+"""Follows the config file: what can change while the process runs is taken over, the rest waits for a restart.
 
-A file that went bad is found out here, and not by the restart at night.
+A file that went bad changes nothing, and is found out here, and not by the restart at night.
 """
 
 import asyncio
 import hashlib
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import structlog
 
-from sidecar.config import Config, effective
+from sidecar.config import Config, differences, effective
+from sidecar.dispatch.subscriber import Settings
 from sidecar.errors import ConfigError
+from sidecar.tasks import first_of
 
 LOOK_SECONDS = 15.0
 
 _log = structlog.get_logger("config")
 
 
-class ConfigWatch:
-    """Compares the file with what is in force. `load` reads it again, and raises `ConfigError`; None: there is no file."""
+class Loaded(NamedTuple):
+    """A config file as it was found, with what its secret files hold: the settings of its subscribers by id."""
 
-    def __init__(self, in_force: Config, load: Callable[[], Config] | None) -> None:
+    config: Config
+    subscribers: list[tuple[str, Settings]]
+
+
+class ConfigWatch:
+    """Looks at the file every 15 s, and when asked. `waiting`: the keys that only a restart brings into force.
+
+    `load` reads it and raises `ConfigError`; None: there is no file. `apply` takes over what can be, and returns the
+    configuration that is in force then.
+    """
+
+    def __init__(self, found: Loaded, load: Callable[[], Loaded] | None, apply: Callable[[Loaded], Config]) -> None:
+        self._found = found
         self._load = load
-        self._in_force = in_force
+        self._apply = apply
+        self._asked = asyncio.Event()
         self._problems: tuple[str, ...] = ()
-        self.changed = False
+        self.in_force = found.config
+        self.waiting: tuple[str, ...] = ()
         self.loaded_at = time.time()
-        self.hash = _hash(in_force)
+        self.hash = _hash(found.config)
 
     @property
     def valid(self) -> bool:
         """Whether the file, as it was at the last look, can be loaded."""
         return not self._problems
 
+    def ask(self) -> None:
+        """Look now, and say what came of it."""
+        self._asked.set()
+
     async def run(self, look_seconds: float = LOOK_SECONDS) -> None:
         """The core task; runs until cancelled."""
         while True:
-            await asyncio.sleep(look_seconds)
+            await first_of(self._asked, timeout_seconds=look_seconds)
+            asked = self._asked.is_set()
+            self._asked.clear()
             if self._load:
-                await self._look(self._load)
+                await self._look(self._load, asked)
+            elif asked:
+                _log.info("config_unchanged", note="there is no config file; the defaults are in force")
 
-    async def _look(self, load: Callable[[], Config]) -> None:
+    async def _look(self, load: Callable[[], Loaded], asked: bool) -> None:
         try:
             found = await asyncio.to_thread(load)
         except ConfigError as error:
-            self._tell(error.problems, changed=True)
-        else:
-            self._tell((), changed=found != self._in_force)
+            if asked or error.problems != self._problems:
+                _log.warning(
+                    "config_file_invalid",
+                    problems=error.problems,
+                    note="what was loaded stays in force; the next start would fail",
+                )
+            self._problems = error.problems
+            return
+        mended, self._problems = bool(self._problems), ()
+        if found != self._found:
+            self._take_over(found)
+        elif asked or mended:
+            _log.info("config_unchanged", needs_restart=self.waiting)
 
-    def _tell(self, problems: tuple[str, ...], *, changed: bool) -> None:
-        """Note it, and write a line when it is news."""
-        if problems and problems != self._problems:
-            _log.warning(
-                "config_file_invalid", problems=problems, note="in force stays what was loaded; the next start would fail"
-            )
-        elif not problems and (changed, self.valid) != (self.changed, True):
-            note = "restart to bring it into force" if changed else "it is what is in force"
-            _log.info("config_file_valid", changed=changed, note=note)
-        self._problems, self.changed = problems, changed
+    def _take_over(self, found: Loaded) -> None:
+        before, old = self.in_force, self._found
+        self._found, self.in_force = found, self._apply(found)
+        self.waiting = differences(self.in_force, found.config)
+        self.loaded_at, self.hash = time.time(), _hash(self.in_force)
+        applied = set(differences(before, self.in_force))
+        if found.subscribers != old.subscribers:  # perhaps only by a secret, which the file does not show
+            applied.add("subscribers")
+        _log.info("config_reloaded", applied=sorted(applied), needs_restart=self.waiting)
 
 
 def _hash(settings: Config) -> int:

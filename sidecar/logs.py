@@ -18,6 +18,7 @@ def configure(*, level: str, format: str) -> None:
     console = format == "console" or (format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
+        _drop,
         _count,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
@@ -28,7 +29,6 @@ def configure(*, level: str, format: str) -> None:
     )
     structlog.configure(
         processors=[*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.WriteLoggerFactory(_Unbreakable(sys.stderr)),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )
@@ -39,9 +39,14 @@ def configure(*, level: str, format: str) -> None:
             foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]
         )
     )
-    logging.basicConfig(
-        handlers=[handler], level=max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()]), force=True
-    )
+    logging.basicConfig(handlers=[handler], force=True)
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """From now on, write lines of this level and above. Libraries tell nothing below a warning."""
+    _level.number = logging.getLevelNamesMapping()[level.upper()]
+    logging.getLogger().setLevel(max(logging.WARNING, _level.number))
 
 
 class _Unbreakable:
@@ -57,6 +62,19 @@ class _Unbreakable:
     def flush(self) -> None:
         with suppress(OSError, ValueError):
             self._stream.flush()
+
+
+class _Level:
+    number = logging.INFO
+
+
+_level = _Level()
+
+
+def _drop(logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    if logging.getLevelNamesMapping()[event["level"].upper()] < _level.number:
+        raise structlog.DropEvent
+    return event
 
 
 def _count(logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -431,7 +431,7 @@ CONFIG_VALID = Family(
 CONFIG_CHANGED = Family(
     "fsm_config_file_changed",
     "gauge",
-    "1 while the config file is not what is in force: the next start changes something.",
+    "1 while the config file says something that only a restart brings into force.",
 )
 LOOP_LAG = Family(
     "fsm_event_loop_lag_seconds",

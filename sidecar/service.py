@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -13,15 +14,18 @@ from pathlib import Path
 import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, disable_created_metrics
 
+from sidecar import logs
 from sidecar.api.app import ROUTES, Api, build_api
 from sidecar.audience import Audience
 from sidecar.backup import Backups
 from sidecar.checks import Thresholds
 from sidecar.config import REQUEST_LINGER_SECONDS, Config, Subscriber, Webhooks, load, read_secret
+from sidecar.config.sections import Health as HealthLimits
 from sidecar.config.sections import Retention
-from sidecar.configwatch import ConfigWatch
+from sidecar.configwatch import ConfigWatch, Loaded
 from sidecar.conflictlog import ConflictLog
 from sidecar.conflicts import Conflicts
 from sidecar.database import Database
@@ -47,7 +51,7 @@ from sidecar.ops.looplag import LoopLag
 from sidecar.retention import Limits, retain
 from sidecar.statelog import StateLog
 from sidecar.store import AsyncStateStore
-from sidecar.tasks import StopSignals, first_of, running
+from sidecar.tasks import StopSignals, first_of, on_signal, running
 from sidecar.units import Listen
 
 OPS_LINGER_SECONDS = 0.5
@@ -70,6 +74,7 @@ async def serve(config: Config, *, config_file: str | None = None, accept_data_l
     try:
         async with AsyncExitStack() as stack:
             stack.enter_context(service.stop.installed())
+            stack.enter_context(on_signal(signal.SIGHUP, service.look_at_config))
             await service.start(stack)
             await service.until_stopped()
     finally:
@@ -98,8 +103,9 @@ class Service:
         self._closing = asyncio.Event()
         self._registry = _registry()
         self._exposition = Exposition(self._registry)
-        self._config_watch = ConfigWatch(config, partial(_loadable, config_file) if config_file else None)
+        self._config_file = config_file
         self._conflict_log = ConflictLog()
+        self._config_watch: ConfigWatch | None = None
 
     async def start(self, stack: AsyncExitStack) -> None:
         """Start every part, and leave on `stack` how it is stopped."""
@@ -132,7 +138,8 @@ class Service:
         )
         with _naming(database):
             await roster.load()
-        roster.configure(_configured(config))
+        found = Loaded(config, _configured(config))
+        roster.configure(found.subscribers)
         sessions = client_sessions(targets, dns_timeout_seconds=webhooks.dns_timeout_seconds)
         dispatcher = Dispatcher(
             roster=roster,
@@ -154,7 +161,6 @@ class Service:
         await stack.enter_async_context(running(StateLog(journal, state).run(), name="statelog", crashed=self.crashed))
         loop_lag = LoopLag()
         await stack.enter_async_context(running(loop_lag.run(), name="loop lag", crashed=self.crashed))
-        await stack.enter_async_context(running(self._config_watch.run(), name="config watch", crashed=self.crashed))
         stack.callback(roster.close)
         await stack.enter_async_context(running(dispatcher.run(), name="dispatcher", crashed=self.crashed))
         stack.push_async_callback(dispatcher.drain, self.stop.hurried, config.shutdown.flush_timeout_seconds)
@@ -172,15 +178,21 @@ class Service:
         )
         api_at = await _listen(stack, "api", api, config.api.listen, API_LINGER_SECONDS)
         targets.own_ports.add(api_at.port)
+        watch = self._config_watch = ConfigWatch(
+            found,
+            partial(_loaded, self._config_file) if self._config_file else None,
+            lambda found: self._apply(found, store, dispatcher, collector),
+        )
         collector = StateCollector(
             store,
             dispatcher,
             database,
             backups,
             facts=_facts(config),
-            config_watch=self._config_watch,
+            config_watch=watch,
             loop_lag=loop_lag,
         )
+        await stack.enter_async_context(running(watch.run(), name="config watch", crashed=self.crashed))
         self._exposition.sample(collector.collect, *([collector.disk.look] if collector.disk else []))
         _quiet_the_collector()
         health.phase = Phase.READY
@@ -194,6 +206,22 @@ class Service:
             state=state,
             subscribers=len(roster.served()),
         )
+
+    def look_at_config(self) -> None:
+        """Look at the config file now. Before all is started there is nothing to look for: it was just read."""
+        if self._config_watch:
+            self._config_watch.ask()
+
+    def _apply(self, found: Loaded, store: AsyncStateStore, dispatcher: Dispatcher, collector: StateCollector) -> Config:
+        """Take over what can change while running, and return what is in force then."""
+        new = found.config
+        logging_ = replace(self._config.logging, level=new.logging.level)
+        self._config = replace(self._config, subscribers=new.subscribers, health=new.health, logging=logging_)
+        dispatcher.configure(found.subscribers)
+        store.judge_by(_thresholds(new.health))
+        logs.set_level(new.logging.level)
+        collector.facts = _facts(self._config)
+        return self._config
 
     async def until_stopped(self) -> None:
         """Wait for the signal; then, unready, still take the agent's last writes for the drain delay."""
@@ -229,18 +257,14 @@ class Service:
             self.crashed.set_exception(error)
 
     async def _open_store(self, journal: Journal, audience: Audience) -> AsyncStateStore:
-        fsm, health, idempotency = self._config.fsm, self._config.health, self._config.writes.idempotency
+        fsm, idempotency = self._config.fsm, self._config.writes.idempotency
         machine = Machine.from_names(fsm.states, fsm.transitions, initial=fsm.initial, enforcement=Enforcement(fsm.enforcement))
         store = AsyncStateStore(
             queue_size=self._config.store.queue_size,
             journal=journal,
             machine=machine,
             audience=audience,
-            thresholds=Thresholds(
-                conflict_ratio=health.conflict_ratio,
-                window_seconds=health.window_seconds,
-                stale_after_seconds=health.stale_after_seconds,
-            ),
+            thresholds=_thresholds(self._config.health),
             history_limit=fsm.history_limit,
             max_queue=self._config.writes.max_queue,
             requests=Requests(ttl_seconds=idempotency.ttl_seconds, limit=idempotency.max_keys),
@@ -309,11 +333,22 @@ def _registry() -> CollectorRegistry:
     return registry
 
 
-def _loadable(config_file: str) -> Config:
+def _loaded(config_file: str) -> Loaded:
     """What the next start would find. Raises `ConfigError` as that would."""
-    settings = load(config_file)
-    Targets.of(settings)
-    return settings
+    config = load(config_file)
+    Targets.of(config)
+    try:
+        return Loaded(config, _configured(config))
+    except ValueError as error:  # a secret that went away in this very moment
+        raise ConfigError([f"{config_file}: {error}"]) from None
+
+
+def _thresholds(health: HealthLimits) -> Thresholds:
+    return Thresholds(
+        conflict_ratio=health.conflict_ratio,
+        window_seconds=health.window_seconds,
+        stale_after_seconds=health.stale_after_seconds,
+    )
 
 
 def _facts(config: Config) -> Facts:

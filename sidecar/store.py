@@ -571,6 +571,13 @@ class AsyncStateStore:
             "queue_size": self._queue_size,
         }
 
+    def judge_by(self, thresholds: Thresholds) -> None:
+        """Judge the store's health by these from now on. A window of another length begins anew."""
+        if thresholds.window_seconds != self._thresholds.window_seconds:
+            self._recent_sets = RollingCount(thresholds.window_seconds)
+            self._recent_conflicts = RollingCount(thresholds.window_seconds)
+        self._thresholds = thresholds
+
     def checks(self) -> tuple[Check, ...]:
         """Whether the store is well, check by check."""
         return check_all(

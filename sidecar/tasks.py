@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -24,6 +24,17 @@ async def running(coroutine: Coroutine[Any, Any, None], *, name: str, crashed: "
         await asyncio.wait([task])
 
 
+@contextmanager
+def on_signal(number: signal.Signals, callback: Callable[[], None]) -> Iterator[None]:
+    """Call it on the running loop whenever the signal comes while the block runs."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(number, callback)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(number)
+
+
 class StopSignals:
     """SIGTERM and SIGINT: the first one asks to stop, the second one not to wait for anything."""
 
@@ -39,14 +50,8 @@ class StopSignals:
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Listen while the block runs."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.receive)
-        try:
+        with on_signal(signal.SIGTERM, self.receive), on_signal(signal.SIGINT, self.receive):
             yield
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
 
 
 async def first_of(*events: "asyncio.Event | asyncio.Future[Any]", timeout_seconds: float | None = None) -> None:

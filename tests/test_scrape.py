@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families as parse
+from scraping import of, scraped
 from sidecar_process import eventually, on_disk, running, written
 
 from sidecar import metrics
@@ -25,22 +25,6 @@ from sidecar.ops.exposition import Exposition
 from sidecar.ops.health import Health
 from sidecar.ops.looplag import LoopLag
 from sidecar.tasks import running as running_task
-
-
-def scraped(text, name, **labels):
-    """The value of one sample."""
-    (value,) = (
-        sample.value
-        for family in parse(text)
-        for sample in family.samples
-        if sample.name == name and labels.items() <= sample.labels.items()
-    )
-    return value
-
-
-def of(sidecar, name, **labels):
-    return scraped(sidecar.ops.get("/metrics").body.decode(), name, **labels)
-
 
 # --- it keeps nobody waiting ---
 

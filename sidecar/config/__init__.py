@@ -3,7 +3,7 @@
 `load` gathers every problem of a file before it gives up, each with its place and its mend.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -18,7 +18,17 @@ from sidecar.errors import ConfigError
 from sidecar.units import Bytes, Listen, Seconds
 from sidecar.yamlfile import Path
 
-__all__ = ["REQUEST_LINGER_SECONDS", "Config", "Subscriber", "Webhooks", "check", "effective", "load", "read_secret"]
+__all__ = [
+    "REQUEST_LINGER_SECONDS",
+    "Config",
+    "Subscriber",
+    "Webhooks",
+    "check",
+    "differences",
+    "effective",
+    "load",
+    "read_secret",
+]
 
 
 def load(path: str | None) -> Config:
@@ -50,6 +60,19 @@ def check(config: Config) -> list[str]:
 def effective(config: Config) -> str:
     """The whole configuration as YAML, as people write it. Loaded again, it gives an equal one."""
     return yamlfile.dump(_plain(config))
+
+
+def differences(one: Config, other: Config) -> tuple[str, ...]:
+    """The keys whose values differ, such as `health.window`; `subscribers` is one of them."""
+    return tuple(_differing(_plain(one), _plain(other)))
+
+
+def _differing(one: dict[str, Any], other: dict[str, Any], section: str = "") -> Iterator[str]:
+    for key, value in one.items():
+        if isinstance(value, dict) and isinstance(other[key], dict) and key != "transitions":
+            yield from _differing(value, other[key], f"{section}{key}.")
+        elif value != other[key]:
+            yield f"{section}{key}"
 
 
 def _line(problem: Problem, lines: dict[Path, int]) -> int:

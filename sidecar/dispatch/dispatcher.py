@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from sidecar.audience import Audience
@@ -101,6 +102,20 @@ class Dispatcher:
         else:
             served.delivery.poke()
         return subscriber, added
+
+    def configure(self, configured: Sequence[tuple[str, Settings]]) -> None:
+        """As `Roster.configure`, while running: deliveries start, stop, or go on with their new settings at once."""
+        before = {subscriber.id: subscriber.settings for subscriber in self.roster.served()}
+        self.roster.configure(configured)
+        served = {subscriber.id: subscriber for subscriber in self.roster.served()}
+        for subscriber_id in set(before) - set(served):
+            self._stop(subscriber_id)
+        for subscriber_id, subscriber in served.items():
+            delivery = self._served.get(subscriber_id)
+            if delivery is None:
+                self._serve(subscriber)
+            elif subscriber.settings != before[subscriber_id]:
+                delivery.delivery.poke()
 
     def max_lag(self, settings: Settings) -> int:
         """How far behind a subscriber with these settings may be, in revisions."""

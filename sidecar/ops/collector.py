@@ -59,7 +59,7 @@ class StateCollector:
         self._dispatcher = dispatcher
         self._database = database
         self._backups = backups
-        self._facts = facts
+        self.facts = facts
         self._config_watch = config_watch
         self._loop_lag = loop_lag
         self.disk = Disk(database) if database else None
@@ -93,11 +93,11 @@ class StateCollector:
         yield metrics.STATE.sample(((name,), name == state) for name in states)
         yield metrics.STATE_CODE.sample([((), states.index(state) if state is not None else -1)])
         yield metrics.STATE_ENTERED.sample([((), store.state_entered_ts)])
-        yield metrics.FAULT_STATE.sample([((), state in self._facts.fault_states)])
+        yield metrics.FAULT_STATE.sample([((), state in self.facts.fault_states)])
         yield metrics.TRANSITIONS.sample(self._transitions(states).items())
         yield metrics.VERSION.sample([((), numbers["current_version"])])
         yield metrics.LAST_UPDATE.sample([((), numbers["last_update_ts"])])
-        yield metrics.UPDATE_EXPECTED.sample([((), self._facts.update_expected)])
+        yield metrics.UPDATE_EXPECTED.sample([((), self.facts.update_expected)])
         yield metrics.CREATED.sample([((), numbers["creation_ts"])])
         yield metrics.SNAPSHOT_BYTES.sample([((), len(current.entry.document) if current else 0)])
 
@@ -154,8 +154,8 @@ class StateCollector:
         yield metrics.NOTIFICATIONS_FAILED.sample([((), numbers["notifications_failed"])])
         yield metrics.IN_FLIGHT.sample([((), places.in_flight)])
         yield metrics.IN_FLIGHT_LIMIT.sample([((), places.limit)])
-        yield metrics.TIMEOUT_SECONDS.sample([((), self._facts.webhook_timeout_seconds)])
-        yield metrics.EVICT_FAILURES.sample([((), self._facts.evict_failures)])
+        yield metrics.TIMEOUT_SECONDS.sample([((), self.facts.webhook_timeout_seconds)])
+        yield metrics.EVICT_FAILURES.sample([((), self.facts.evict_failures)])
         yield metrics.SUBSCRIBERS_LIMIT.sample([((), numbers["max_subscribers"])])
 
     def _subscribers(self) -> Iterator[Metric]:
@@ -166,7 +166,7 @@ class StateCollector:
         served = roster.served()
         yield metrics.SUBSCRIBERS.sample(((status,), count) for status, count in counts.items())
         yield metrics.LAG_MAX.sample([((), max((each.lag(head) for each in served), default=0))])
-        listed = served[: self._facts.subscriber_series]
+        listed = served[: self.facts.subscriber_series]
         seats = [(each.id, seat) for each in listed if (seat := roster.seat(each))]
         yield metrics.SUBSCRIBER_ATTEMPTS.sample(((name,), seat.attempts) for name, seat in seats)
         yield metrics.SUBSCRIBER_ATTEMPTS_FAILED.sample(((name,), seat.attempts_failed) for name, seat in seats)
@@ -179,11 +179,11 @@ class StateCollector:
     def _process(self) -> Iterator[Metric]:
         watch = self._config_watch
         yield metrics.BUILD.sample([(_RELEASE, 1)])
-        yield metrics.AGENT.sample([((self._facts.agent, self._facts.fsm), 1)])
+        yield metrics.AGENT.sample([((self.facts.agent, self.facts.fsm), 1)])
         yield metrics.CONFIG_HASH.sample([((), watch.hash)])
         yield metrics.CONFIG_LOADED.sample([((), watch.loaded_at)])
         yield metrics.CONFIG_VALID.sample([((), watch.valid)])
-        yield metrics.CONFIG_CHANGED.sample([((), watch.changed)])
+        yield metrics.CONFIG_CHANGED.sample([((), bool(watch.waiting))])
         yield metrics.LOOP_LAG.sample([((), self._loop_lag.seconds)])
         yield metrics.LOG_MESSAGES.sample(((level,), count) for level, count in logs.LINES.items())
 
