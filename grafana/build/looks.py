@@ -33,8 +33,8 @@ _DEFAULT_STATES = {
     "no data": GREY,
 }
 _FAULTS = "/ERR|FAULT|FAIL|CRASH|PANIC|EMERGENCY|ABORT/i"
-_BY_FIRST_LETTER = {
-    "AGMSY": "semi-dark-green",
+_BY_LETTER = {
+    "AGMSY_": "semi-dark-green",
     "BHNTZ": "light-blue",
     "CIOU": "blue",
     "DJPV": "dark-purple",
@@ -73,9 +73,12 @@ NO_VERSION = words({"-1": ("none yet", YELLOW)})
 
 
 def state_colours() -> Mappings:
-    """The default states by name; of any other machine, those that sound like a fault red, the rest by their first letter."""
+    """The default states by name; of any other machine, those that sound like a fault red, the rest by a letter.
+
+    It is the fourth from the end: names of one machine often begin alike (AUTO_…) and end alike (…ING).
+    """
     named = words({state: (None, color) for state, color in _DEFAULT_STATES.items()})
-    patterns = {_FAULTS: RED} | {f"/^[{letters}]/i": color for letters, color in _BY_FIRST_LETTER.items()}
+    patterns = {_FAULTS: RED} | {f"/[{letters}].{{3}}$/i": color for letters, color in _BY_LETTER.items()} | {"/./": BLUE}
     return named + [
         models.RegexMap(
             options=models.DashboardRegexMapOptions(
