@@ -193,7 +193,8 @@ class Service:
             loop_lag=loop_lag,
         )
         await stack.enter_async_context(running(watch.run(), name="config watch", crashed=self.crashed))
-        self._exposition.sample(collector.collect, *([collector.disk.look] if collector.disk else []))
+        registry.register(collector)
+        self._exposition.prepare = [collector.disk.look] if collector.disk else []
         _quiet_the_collector()
         health.phase = Phase.READY
         _log.info(

@@ -68,9 +68,10 @@ def test_every_number_of_the_store_is_a_gauge_of_the_same_value(start, hook):
     assert numbers == gauges
 
 
-def test_the_values_of_a_scrape_are_of_one_moment(start, tmp_path):
-    """While somebody writes as fast as he can, the numbers that tell the same thing stay equal."""
+def test_the_values_of_a_scrape_are_of_one_moment(start, hook, tmp_path):
+    """While somebody writes as fast as he can, the numbers that tell the same thing stay equal: those read and those counted."""
     sidecar = start(journal=on_disk(tmp_path))
+    sidecar.api.put("/v1/subscribers/a", {"url": hook.url})
     done = threading.Event()
 
     def write():
@@ -90,6 +91,8 @@ def test_the_values_of_a_scrape_are_of_one_moment(start, tmp_path):
         assert scrape["fsm_version"] == scrape["fsm_store_current_version"] == scrape["fsm_journal_head_revision"] - 1
         assert scrape["fsm_sets_total"] == scrape["fsm_store_total_sets"] == scrape["fsm_journal_head_revision"]
         assert scrape["fsm_last_update_timestamp_seconds"] == scrape["fsm_store_last_update_ts"]
+        attempts = sum(scrape.values_of("fsm_webhook_attempts_total").values())
+        assert attempts == scrape["fsm_webhook_attempt_duration_seconds_count"]
 
 
 def test_the_health_gauges_agree_with_the_health_check(start):

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.registry import Collector
 from scraping import of, scraped
 from sidecar_process import eventually, on_disk, running, written
 
@@ -19,7 +20,7 @@ from sidecar.dispatch.subscriber import Reason, Status
 from sidecar.dispatch.target import Rule
 from sidecar.dispatch.webhook import Outcome
 from sidecar.meters import DispatchMetrics, StoreMetrics
-from sidecar.ops import disk
+from sidecar.ops import disk, exposition
 from sidecar.ops.app import build_ops
 from sidecar.ops.exposition import Exposition
 from sidecar.ops.health import Health
@@ -55,21 +56,31 @@ def test_a_disk_that_hangs_stops_neither_scrapes_nor_probes(start, tmp_path, mon
     assert eventually(lambda: of(sidecar, "fsm_journal_file_bytes", file="db") == before + 1)
 
 
+class Sampled(Collector):
+    """One family with the value that it is given."""
+
+    def __init__(self, value):
+        self._value = value
+
+    def collect(self):
+        return [metrics.VERSION.sample([((), self._value())])]
+
+
 async def test_probes_are_answered_while_a_scrape_is_written(aiohttp_client, monkeypatch):
     """The writing is not on the event loop; a second scrape waits for its turn."""
     writers, begun, gate = [], threading.Event(), threading.Event()
-    exposition = Exposition(CollectorRegistry())
-    exposition.sample(lambda: iter([metrics.VERSION.sample([((), 7)])]))
-    write = exposition._write
+    choose = exposition.choose_encoder
 
-    def slow(*arguments):
+    def slow(accept):
         writers.append(threading.current_thread())
         begun.set()
         gate.wait(10)
-        return write(*arguments)
+        return choose(accept)
 
-    monkeypatch.setattr(exposition, "_write", slow)
-    client = await aiohttp_client(build_ops(Health(), exposition))
+    monkeypatch.setattr(exposition, "choose_encoder", slow)
+    registry = CollectorRegistry()
+    registry.register(Sampled(lambda: 7))
+    client = await aiohttp_client(build_ops(Health(), Exposition(registry)))
     scrapes = [asyncio.ensure_future(client.get("/metrics")) for _ in range(2)]
     await asyncio.to_thread(begun.wait, 10)
     told = (await client.get("/livez")).status, len(writers)
@@ -82,24 +93,17 @@ async def test_probes_are_answered_while_a_scrape_is_written(aiohttp_client, mon
 
 async def test_a_scrape_that_cannot_be_made_is_counted(aiohttp_client):
     """500, and the next one tells."""
-    faults = [ZeroDivisionError("a fault of ours")]
-
-    def read():
-        if len(faults) == 1 and len(reads) == 1:
-            reads.append("failed")
-            raise faults[0]
-        reads.append("read")
-        return iter([metrics.VERSION.sample([((), 7)])])
-
-    reads = []
-    exposition = Exposition(CollectorRegistry())
-    exposition.sample(read)
-    client = await aiohttp_client(build_ops(Health(), exposition))
-    failed, next_one = await client.get("/metrics"), await (await client.get("/metrics")).text()
+    broken, registry = [], CollectorRegistry()
+    registry.register(Sampled(lambda: 7 / (not broken)))
+    client = await aiohttp_client(build_ops(Health(), Exposition(registry)))
+    broken.append("a fault of ours")
+    failed = await client.get("/metrics")
+    broken.clear()
+    after = await (await client.get("/metrics")).text()
 
     assert 500 == failed.status
-    assert (1, 7) == (scraped(next_one, "fsm_collect_errors_total"), scraped(next_one, "fsm_version"))
-    assert scraped(next_one, "fsm_collect_duration_seconds") > 0
+    assert (1, 7) == (scraped(after, "fsm_collect_errors_total"), scraped(after, "fsm_version"))
+    assert scraped(after, "fsm_collect_duration_seconds") > 0
 
 
 async def test_a_busy_event_loop_is_seen():

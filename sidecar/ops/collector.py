@@ -7,6 +7,7 @@ from itertools import permutations
 
 import msgspec
 from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
 from sidecar import logs, metrics
@@ -41,7 +42,7 @@ class Facts(msgspec.Struct, frozen=True):
     evict_failures: int
 
 
-class StateCollector:
+class StateCollector(Collector):
     """Reads everybody once for each scrape, without awaiting: all values are of one moment."""
 
     def __init__(
@@ -77,6 +78,10 @@ class StateCollector:
         yield from self._deliveries(numbers)
         yield from self._subscribers()
         yield from self._process()
+
+    def describe(self) -> Iterator[Metric]:
+        """As `collect`: the registry wants to know the names."""
+        return self.collect()
 
     def _health(self) -> Iterator[Metric]:
         checks = self._store.checks()

@@ -1,13 +1,13 @@
-"""A scrape: what is counted anyway, and what is read for it at one moment, written in the form that was asked for.
+"""A scrape: everything is read at one moment, and written in the form that was asked for.
 
-Reading happens on the event loop, without awaiting: all values are of one moment. Writing takes longer and happens in a
-thread, one scrape at a time, so that probes are answered meanwhile.
+Reading happens on the event loop, without awaiting. Writing takes longer and happens in a thread, one scrape at a time, so that
+probes are answered meanwhile.
 """
 
 import asyncio
 import gzip
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -29,49 +29,44 @@ class Scrape(NamedTuple):
     headers: dict[str, str]
 
 
-class _Sampled(Collector):
-    """The families as they were read last."""
+class _Read(Collector):
+    """Families that have been read: what the writers of all forms ask for."""
 
     def __init__(self, families: Sequence[Metric]) -> None:
-        self.families = families
+        self._families = families
 
     def collect(self) -> Iterable[Metric]:
-        return self.families
-
-    def describe(self) -> Iterable[Metric]:
-        return self.families
+        return self._families
 
 
-class Exposition:
-    """Makes scrapes of a registry. Its own cost is in the next one."""
+class Exposition(Collector):
+    """Makes scrapes of a registry, and tells in it how long the one before took. `prepare` is awaited before each."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.prepare: Sequence[Callable[[], Awaitable[None]]] = ()
         self._registry = registry
         self._one_at_a_time = asyncio.Lock()
         self._errors = metrics.COLLECT_ERRORS.counter(registry)
         self._seconds = 0.0
-        self._read: Callable[[], Iterator[Metric]] = lambda: iter(())
-        self._prepare: Sequence[Callable[[], Awaitable[None]]] = ()
-        self._sampled = _Sampled(())
+        registry.register(self)
 
-    def sample(self, read: Callable[[], Iterator[Metric]], *prepare: Callable[[], Awaitable[None]]) -> None:
-        """From now on, read these families for each scrape as well; `prepare` is awaited before, and may take its time."""
-        self._read, self._prepare = read, prepare
-        self._sampled.families = self._families()
-        self._registry.register(self._sampled)  # after the first reading: it tells the registry the names
+    def collect(self) -> Iterable[Metric]:
+        """Its own family."""
+        return [metrics.COLLECT_SECONDS.sample([((), self._seconds)])]
 
-    def _families(self) -> list[Metric]:
-        return [*self._read(), metrics.COLLECT_SECONDS.sample([((), self._seconds)])]
+    def describe(self) -> Iterable[Metric]:
+        """As `collect`: the registry wants to know the names."""
+        return self.collect()
 
     async def scrape(self, accept: str | None, accept_encoding: str | None, names: Sequence[str] = ()) -> Scrape:
-        """One scrape in the form that `accept` asks for; of these families, or of all."""
+        """One scrape in the form that `accept` asks for; of the families with these names, or of all."""
         async with self._one_at_a_time:
-            for prepare in self._prepare:
+            for prepare in self.prepare:
                 await prepare()
             started = time.perf_counter()
             try:
-                self._sampled.families = self._families()
-                return await asyncio.to_thread(self._write, accept, accept_encoding, names)
+                registry = self._registry.restricted_registry(names) if names else self._registry
+                return await asyncio.to_thread(_written, _Read(list(registry.collect())), accept, accept_encoding)
             except Exception:
                 self._errors.inc()
                 _log.exception("scrape_failed")
@@ -79,11 +74,11 @@ class Exposition:
             finally:
                 self._seconds = time.perf_counter() - started
 
-    def _write(self, accept: str | None, accept_encoding: str | None, names: Sequence[str]) -> Scrape:
-        encode, content_type = choose_encoder(accept or "")
-        body = encode(self._registry.restricted_registry(names) if names else self._registry)
-        headers = {"Content-Type": content_type}
-        if gzip_accepted(accept_encoding or ""):
-            headers["Content-Encoding"] = "gzip"
-            body = gzip.compress(body, _GZIP_LEVEL)
-        return Scrape(body, headers)
+
+def _written(read: Collector, accept: str | None, accept_encoding: str | None) -> Scrape:
+    encode, content_type = choose_encoder(accept or "")
+    body, headers = encode(read), {"Content-Type": content_type}
+    if gzip_accepted(accept_encoding or ""):
+        headers["Content-Encoding"] = "gzip"
+        body = gzip.compress(body, _GZIP_LEVEL)
+    return Scrape(body, headers)
