@@ -119,7 +119,7 @@ def test_the_sidecar_of_compose_is_reached_by_its_neighbours():
     settings = config.load(str(mounts("sidecar")["/etc/fsm-sidecar.yaml"]))
     agent = (GRAFANA / "agent.sh").read_text()
 
-    assert (False, "none") == (settings.api.loopback, settings.api.auth)
+    assert (False, "none") == (settings.api.listen.loopback, settings.api.auth)
     assert f"http://sidecar:{settings.api.listen.port}/v1/state" in agent
     assert set(settings.metrics.writers) == set(re.findall(r'source_module\\?": \\?"([\w-]+)', agent))
 
