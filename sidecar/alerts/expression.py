@@ -117,7 +117,7 @@ class Quantile(Node, frozen=True):
 
     def promql(self, *, inline: bool = False) -> str:
         by = ", ".join((*IDENTITY, "le"))
-        return f"histogram_quantile({self.share}, sum by ({by}) (rate({self.of.promql('_bucket')}[{self.window}])))"
+        return f"histogram_quantile({self.share}, sum by ({by}) (rate({self.of.buckets}[{self.window}])))"
 
     def value(self, scrapes: Scrapes) -> Vector:
         counts: dict[float, float] = {}

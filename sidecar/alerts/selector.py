@@ -56,6 +56,13 @@ class Selector(NamedTuple):
             raise ValueError(f"{self.family.name} is a {self.family.kind}: it only means something inside a rate")
         return self.promql()
 
+    @property
+    def buckets(self) -> str:
+        """The series of a histogram's buckets. Raises `ValueError` for others."""
+        if self.family.kind != "histogram":
+            raise ValueError(f"{self.family.name} is a {self.family.kind}: it has no buckets")
+        return self.promql("_bucket")
+
     def promql(self, suffix: str = "") -> str:
         matchers = ", ".join(filter(None, (*map(str, self.matchers), self.targets)))
         return f"{self.family.name}{suffix}{{{matchers}}}" if matchers else f"{self.family.name}{suffix}"

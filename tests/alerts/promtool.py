@@ -4,12 +4,12 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from scenarios import LENGTH, Scenario, Series
+from scenarios import LENGTH, ONCE, QUIET, SCENARIOS, Scenario, Series
 
 from sidecar.alerts.selector import IDENTITY
 
@@ -92,17 +92,32 @@ def _values(series: Series) -> str:
     return " ".join(words)
 
 
-def checks(rule: Mapping[str, Any], scenario: Scenario, target: Target, *, name: str = "") -> list[dict[str, Any]]:
-    """Quiet, firing, quiet again. `name`: of a mutant that has to do the same."""
-    alert = name or rule["alert"]
+def _checks(rule: Mapping[str, Any], scenario: Scenario, target: Target, alerts: Iterable[str]) -> list[dict[str, Any]]:
+    """Quiet, firing, quiet again."""
+    expected = [firing(rule, scenario, target)]
     return [
-        {"eval_time": f"{scenario.fires_at}m", "alertname": alert, "exp_alerts": [firing(rule, scenario, target)]},
-        *never(alert, scenario.quiet_at),
+        check
+        for alert in alerts
+        for check in (
+            {"eval_time": f"{scenario.fires_at}m", "alertname": alert, "exp_alerts": expected},
+            *_never(alert, scenario.quiet_at),
+        )
     ]
 
 
-def never(alert: str, minutes: Iterable[int]) -> list[dict[str, Any]]:
+def _never(alert: str, minutes: Iterable[int]) -> list[dict[str, Any]]:
     return [{"eval_time": f"{minute}m", "alertname": alert} for minute in minutes]
+
+
+def stories(name: str, rule: Mapping[str, Any], target: Target, *, of: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """All of this alert. `of`: mutants that have to do the same."""
+    alerts = of or [rule["alert"]]
+    for kind, scenarios in (("lasting", SCENARIOS), ("once", ONCE)):
+        if scenario := scenarios.get(name):
+            yield story(f"{name} {kind}", scenario.series, target, _checks(rule, scenario, target, alerts))
+    for number, series in enumerate(QUIET.get(name, ())):
+        never = [check for alert in alerts for check in _never(alert, range(1, LENGTH))]
+        yield story(f"{name} quiet {number}", series, target, never)
 
 
 # --- the run ---

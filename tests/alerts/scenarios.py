@@ -13,6 +13,8 @@ BAD = range(70, 110)
 
 FIRES_AT = 109
 QUIET_AT = (5, 69, 140)
+SOON_AFTER = 117
+"""The short window of two is over."""
 
 Series = Callable[[int], float | None]
 
@@ -55,25 +57,29 @@ def histogram(name: str, *, fast: float, slow: float, observed: float = 20) -> d
     }
 
 
+CONFLICT = 'fsm_version_conflicts_total{kind="stale_version",reason="stale",writer="agent"}'
+DELIVERED, TIMEOUT = (f'fsm_webhook_attempts_total{{outcome="{outcome}"}}' for outcome in ("delivered", "timeout"))
+
+
 def conflicts(well: float, bad: float, sets: float = 10) -> dict[str, Series]:
     return {
-        'fsm_version_conflicts_total{kind="stale_version",reason="stale",writer="agent"}': counter(well, bad),
+        CONFLICT: counter(well, bad),
         'fsm_version_conflicts_total{kind="wrong_expectation",reason="ahead",writer="other"}': always(0),
         "fsm_sets_total": counter(sets, sets),
     }
 
 
-def attempts(well: float, bad: float, delivered: float = 10) -> dict[str, Series]:
+def attempts(well: float, bad: float) -> dict[str, Series]:
     return {
-        'fsm_webhook_attempts_total{outcome="delivered"}': counter(delivered, delivered),
-        'fsm_webhook_attempts_total{outcome="timeout"}': counter(well, bad),
+        DELIVERED: counter(10, 10),
+        TIMEOUT: counter(well, bad),
         'fsm_webhook_attempts_total{outcome="gone"}': always(0),
     }
 
 
 def last_update(minute: int) -> float:
-    """An agent that writes 20 s before each minute, but not in the bad ones."""
-    return 60 * (BAD.start if minute in BAD else minute) - 20
+    """An agent that writes 40 s before each minute, but not in the bad ones."""
+    return 60 * (BAD.start if minute in BAD else minute) - 40
 
 
 SIDECAR = 'fsm_build_info{version="1.0",python="3.12"}'
@@ -87,12 +93,12 @@ SCENARIOS: dict[str, Scenario] = {
     "NotInitialised": Scenario(
         {
             'fsm_health_check_ok{check="initialised",level="issue"}': gauge(1, 0),
-            'fsm_health_check_ok{check="freshness",level="warning"}': always(0),
+            'fsm_health_check_ok{check="freshness",level="warning"}': always(1),
         }
     ),
     "Unhealthy": Scenario({"fsm_health_healthy": gauge(1, 0)}),
-    "VersionConflictsHigh": Scenario(conflicts(0.6, 10), "50%"),
-    "SecondWriterSuspected": Scenario(conflicts(5, 10), "50%"),
+    "VersionConflictsHigh": Scenario(conflicts(0.6, 10), "50%", quiet_at=(*QUIET_AT, SOON_AFTER)),
+    "SecondWriterSuspected": Scenario(conflicts(5, 10), "50%", quiet_at=(*QUIET_AT, SOON_AFTER)),
     "ConflictsMasked": Scenario(
         {
             'fsm_version_rewrites_total{writer="planner"}': counter(0, 2),
@@ -115,7 +121,9 @@ SCENARIOS: dict[str, Scenario] = {
         {"fsm_journal_queue_length": gauge(700, 1000), "fsm_journal_queue_limit": always(1024)}, "97.66%"
     ),
     "WriteSlow": Scenario(histogram("fsm_write_duration_seconds", fast=0.04, slow=0.1), "99.4ms"),
-    "StateStale": Scenario({"fsm_last_update_timestamp_seconds": last_update, "fsm_update_expected": always(1)}, "39m 20s"),
+    "StateStale": Scenario(
+        {"fsm_last_update_timestamp_seconds": last_update, "fsm_update_expected": always(1)}, "15m 40s", fires_at=85
+    ),
     "StuckInFaultState": Scenario({"fsm_fault_state": gauge(0, 1)}),
     "Flapping": Scenario(
         {
@@ -136,7 +144,7 @@ SCENARIOS: dict[str, Scenario] = {
     "SubscriberSuspended": Scenario(
         {
             'fsm_subscribers{status="suspended"}': gauge(0, 1),
-            'fsm_subscribers{status="degraded"}': always(2),
+            'fsm_subscribers{status="degraded"}': always(0),
         },
         "1",
     ),
@@ -158,7 +166,7 @@ SCENARIOS: dict[str, Scenario] = {
         "10",
         {"reason": "limit"},
     ),
-    "WebhookFailuresHigh": Scenario(attempts(0.6, 10), "50%"),
+    "WebhookFailuresHigh": Scenario(attempts(0.6, 10), "50%", quiet_at=(*QUIET_AT, SOON_AFTER)),
     "WebhookGaps": Scenario(
         {
             'fsm_webhook_gaps_total{reason="max_lag"}': counter(0, 1),
@@ -238,21 +246,24 @@ ONCE: dict[str, Scenario] = {
 QUIET: dict[str, list[Mapping[str, Series]]] = {
     "MetricsMissing": [{"up": always(0)}],
     "VersionConflictsHigh": [
-        conflicts(0, 0) | {"fsm_sets_total": always(0)},
-        {"fsm_sets_total": always(0), 'fsm_version_conflicts_total{kind="wrong_epoch"}': at(71, 73, 75)},
-        conflicts(0, 10, sets=100) | {'fsm_version_conflicts_total{kind="wrong_epoch"}': lambda minute: 50 * (minute == 70)},
+        conflicts(0, 0, sets=0),
+        conflicts(0, 0, sets=0) | {CONFLICT: at(71, 73, 75)},
+        conflicts(0, 0) | {CONFLICT: at(*5 * list(range(70, 80)))},
     ],
     "SecondWriterSuspected": [
-        {"fsm_sets_total": always(0), 'fsm_version_conflicts_total{kind="wrong_epoch"}': at(*range(71, 80))},
+        conflicts(0, 0, sets=0) | {CONFLICT: at(*range(71, 80))},
+        conflicts(0, 0) | {CONFLICT: at(*10 * list(range(70, 86)))},
     ],
     "StateStale": [
         {"fsm_last_update_timestamp_seconds": last_update, "fsm_update_expected": always(0)},
         {"fsm_last_update_timestamp_seconds": always(0), "fsm_update_expected": always(1)},
     ],
-    "WebhookFailuresHigh": [attempts(0, 0, delivered=0) | {'fsm_webhook_attempts_total{outcome="dns"}': at(71, 73, 75)}],
+    "WebhookFailuresHigh": [
+        attempts(0, 0) | {DELIVERED: at(*range(60, 70)), TIMEOUT: at(71, 73, 75)},
+        attempts(0, 0) | {TIMEOUT: at(*5 * list(range(70, 80)))},
+    ],
     "WriteSlow": [histogram("fsm_write_duration_seconds", fast=0.04, slow=0.1, observed=1)],
     "PropagationSlow": [histogram("fsm_propagation_delay_seconds", fast=0.8, slow=2.5, observed=1)],
-    "SubscriberSuspended": [{'fsm_subscribers{status="evicted"}': always(3), 'fsm_subscribers{status="suspended"}': always(0)}],
     "SubscriberEvicted": [{'fsm_subscribers_evicted_total{reason="unconfigured"}': counter(1, 1)}],
     "DiskLow": [{"fsm_journal_disk_free_bytes": always(5), "fsm_journal_disk_reserve_bytes": always(0)}],
     "SeriesBudgetExceeded": [{"scrape_samples_scraped": always(9000)}],
