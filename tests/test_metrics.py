@@ -69,7 +69,7 @@ def test_every_number_of_the_store_is_a_gauge_of_the_same_value(start, hook):
 
 
 def test_the_values_of_a_scrape_are_of_one_moment(start, hook, tmp_path):
-    """While somebody writes as fast as he can, the numbers that tell the same thing stay equal: those read and those counted."""
+    """While somebody writes as fast as he can, what tells the same thing stays equal: numbers read, and numbers counted."""
     sidecar = start(journal=on_disk(tmp_path))
     sidecar.api.put("/v1/subscribers/a", {"url": hook.url})
     done = threading.Event()
