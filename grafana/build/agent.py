@@ -3,6 +3,7 @@
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from grafana.build import frame
+from grafana.build.alerts import alerts
 from grafana.build.conflicts import conflicts
 from grafana.build.looks import BAD_ABOVE_ZERO, HEALTH, NO_VERSION, YES_NO
 from grafana.build.panels import Query, graph, row, stat_of, states, timeline
@@ -67,6 +68,7 @@ def _state() -> list[object]:
             "true time as far as it was the last before a scrape. `no data`: the sidecar did not answer.",
             height=5,
         ),
+        alerts(),
         timeline(
             "Health checks",
             "version_conflicts: share of conflicts above health.conflict_ratio within health.window. initialised: a state has "

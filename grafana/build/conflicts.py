@@ -33,7 +33,7 @@ def conflicts() -> list[object]:
             f"Share of writes that were rejected. Above {HIGH.above:.0%} something is wrong; above {SECOND_WRITER.above:.0%} "
             "two writers work against each other: two that write alike collide on about half of their writes.",
             "percentunit",
-            Query(_share(f"{HIGH.short_seconds}"), f"{HIGH.short_seconds} {WHO}", exemplar=True),
+            Query(_share(f"{HIGH.short_seconds}"), f"{HIGH.short_seconds} {WHO}"),
             Query(_share(f"{HIGH.long_seconds}"), f"{HIGH.long_seconds} {WHO}"),
             lines=((HIGH.above, ORANGE), (SECOND_WRITER.above, RED)),
             most=1,
@@ -77,7 +77,7 @@ def conflicts() -> list[object]:
             "Stale writes that were accepted under a new version for want of a check: somebody's state was overwritten "
             "unseen. The cure: If-Match, or writes.require_precondition.",
             "short",
-            Query(sum_each(increase(m.REWRITES, over=INTERVAL), "writer"), f"{{{{writer}}}} {WHO}", exemplar=True),
+            Query(sum_each(increase(m.REWRITES, over=INTERVAL), "writer"), f"{{{{writer}}}} {WHO}"),
             width=8,
             stacked=True,
         ),

@@ -3,9 +3,9 @@
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from grafana.build import frame, promql
+from grafana.build.alerts import alerts
 from grafana.build.looks import (
     BAD_ABOVE_ZERO,
-    FIRING,
     GREEN,
     LAG,
     NEAR_LIMIT,
@@ -16,12 +16,12 @@ from grafana.build.looks import (
     WARN_ABOVE_ZERO,
     YELLOW,
 )
-from grafana.build.panels import Query, bars, graph, row, stat_of, states, timeline
+from grafana.build.panels import Query, bars, graph, row, stat_of, states
 from grafana.build.promql import each, increase, of, ours, rate, seen, sum_each, total
-from grafana.build.tables import Column, Links, table_of
+from grafana.build.tables import Column, Link, table_of
 from sidecar import metrics as m
 
-TO_AGENT = Links("instance", "Open this agent", frame.AGENT_DETAIL)
+TO_AGENT = Link("instance", "Open this agent", frame.AGENT_DETAIL)
 SHARE_STEPS = ((0.01, YELLOW), (0.1, RED))
 LATE_STEPS = ((0.95, YELLOW), (0.99, GREEN))
 SERVED = 'status!="evicted"'
@@ -96,16 +96,7 @@ def _states() -> list[object]:
             "A row for each agent. States shorter than the scrape interval are not seen here: the agent's page counts every "
             "transition. `no data`: the sidecar does not answer. A click opens the agent.",
         ),
-        timeline(
-            "Alerts",
-            "What fired, for whom, from when until when (Prometheus rules).",
-            Query(
-                f"{each(frame.FIRING, 'alertname', 'severity')} or "
-                f'label_replace(vector(0) unless on () {frame.FIRING}, "alertname", "none", "", "")',
-                f"{{{{alertname}}}} {promql.WHO}",
-            ),
-            FIRING,
-        ),
+        alerts(),
         bars(
             "In each state now",
             "Agents by their current state.",

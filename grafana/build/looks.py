@@ -67,7 +67,7 @@ def words(values: Values) -> Mappings:
 
 YES_NO = words({"1": ("yes", GREEN), "0": ("no", RED)})
 HEALTH = words({"1": ("well", GREEN), "0": ("failing", RED)})
-FIRING = words({"1": ("firing", RED), "0": ("quiet", GREEN)})
+FIRING_OR_QUIET = words({"1": ("firing", RED), "0": ("quiet", GREEN)})
 NEVER = words({"0": ("never", GREY)})
 NO_VERSION = words({"-1": ("none yet", YELLOW)})
 

@@ -24,7 +24,7 @@ class Column(NamedTuple):
     decimals: int | None = None
 
 
-class Links(NamedTuple):
+class Link(NamedTuple):
     """From the cells of a column (a label) to a dashboard, with the cell as the value of that variable."""
 
     label: str
@@ -38,7 +38,7 @@ def table_of(
     *columns: Column,
     labels: Sequence[str] = (),
     sort: str | None = None,
-    links: Sequence[Links] = (),
+    links: Sequence[Link] = (),
     width: int = 24,
     height: int = 8,
 ) -> Builder:

@@ -6,7 +6,7 @@ from grafana.build import frame, promql
 from grafana.build.looks import BAD_ABOVE_ZERO, GREEN, LAG, ORANGE, RED, YELLOW
 from grafana.build.panels import Query, graph, heat_map, stat_of
 from grafana.build.promql import INTERVAL, WHO, each, increase, of, quantile, rate, sum_each, total
-from grafana.build.tables import Column, Links, table_of
+from grafana.build.tables import Column, Link, table_of
 from sidecar import metrics as m
 
 CHOSEN = 'subscriber=~"$subscriber"'
@@ -83,7 +83,7 @@ def _outcome() -> list[object]:
     return [
         graph(
             "Attempts by outcome",
-            "HTTP attempts a second. busy: the receiver asked to come later (408, 425, 429, 503). refused: a rule forbids its "
+            "HTTP attempts a second. busy: the receiver asked to come later (408, 425, 429). refused: a rule forbids its "
             "address.",
             "ops",
             Query(total(rate(m.ATTEMPTS), "outcome"), "{{outcome}}"),
@@ -200,8 +200,8 @@ def _subscribers() -> list[object]:
             labels=("subscriber",),
             sort="lag",
             links=[
-                Links("subscriber", "Only this subscriber", frame.WEBHOOKS),
-                Links("instance", "Open this agent", frame.AGENT_DETAIL),
+                Link("subscriber", "Only this subscriber", frame.WEBHOOKS),
+                Link("instance", "Open this agent", frame.AGENT_DETAIL),
             ],
             height=10,
         ),
