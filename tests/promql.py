@@ -27,7 +27,7 @@ FOREIGN = {
 
 RISES = {"rate", "irate", "increase", "resets", "changes"}
 _OWN = {"__rate_interval": "5m", "__range": "3h", "__interval": "15s"}
-_LABELS_OF_CALLS = {"label_replace"}
+_LABELS_OF_CALLS = {"label_join", "label_replace"}
 
 
 class Use(NamedTuple):

@@ -189,7 +189,8 @@ def test_state_timelines_name_the_states_of_any_machine():
         assert "state-timeline" == timeline["type"]
         assert "table" == timeline["targets"][0]["format"]
         assert "state" in steps["filterFieldsByName"]["include"]["names"]
-        assert ["cluster", "namespace", "pod", "instance"] == steps["partitionByValues"]["fields"]
+        assert ["cluster", "namespace", "pod", "instance", "who"] == steps["partitionByValues"]["fields"]
+        assert "${__field.labels.who}" == timeline["fieldConfig"]["defaults"]["displayName"]
 
 
 # --- every dashboard ---
@@ -237,15 +238,16 @@ def test_an_absent_label_hides_nothing(uid):
 
 @each_dashboard
 def test_links_keep_what_was_chosen(uid):
-    """Between the dashboards time and variables stay; a link to an agent takes nothing that may be absent."""
+    """Between the dashboards time and variables stay; a link, or a name, takes nothing that may be absent."""
     (link,) = DASHBOARDS[uid]["links"]
-    urls = re.findall(r'"url": "(/d/[^"]*)"', Path(boards.FOLDER / f"{uid}.json").read_text())
+    text = Path(boards.FOLDER / f"{uid}.json").read_text()
+    urls = re.findall(r'"url": "(/d/[^"]*)"', text)
 
     assert (["fsm-sidecar"], True, True) == (link["tags"], link["includeVars"], link["keepTime"])
+    assert not re.search(r"(labels|fields)\.(cluster|namespace|pod)\b", text)
     for url in urls:
         assert url.split("?")[0].removeprefix("/d/") in DASHBOARDS
         assert "${__url_time_range}" in url
-        assert not re.search(r"(labels|fields)\.(cluster|namespace|pod)\b", url)
 
 
 @each_dashboard

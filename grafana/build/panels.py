@@ -145,16 +145,17 @@ def states(title: str, description: str, *, height: int = 9) -> Builder:
 
     PromQL gives numbers only: the names come from the label, as a table cut up by sidecar.
     """
+    sidecar = [*promql.VARIABLES, "who"]
     panel = framed(statetimeline.Panel(), title, description, "string", 24, height).interval(SCRAPE_INTERVAL)
     panel.targets(queries([Query(promql.state_names())], kind=PromQueryFormat.TABLE))
     panel.transformations(
         [
             transformation("sortBy", fields={}, sort=[{"field": "Time", "desc": False}]),
-            transformation("filterFieldsByName", include={"names": ["Time", "state", *promql.VARIABLES]}),
-            transformation("partitionByValues", fields=list(promql.VARIABLES), naming={"asLabels": True}, keepFields=False),
+            transformation("filterFieldsByName", include={"names": ["Time", "state", *sidecar]}),
+            transformation("partitionByValues", fields=sidecar, naming={"asLabels": True}, keepFields=False),
         ]
     )
-    panel.display_name("${__field.labels.pod} ${__field.labels.instance}").mappings(state_colours())
+    panel.display_name("${__field.labels.who}").mappings(state_colours())
     return _timeline(panel).data_links([open_agent()])
 
 

@@ -84,11 +84,15 @@ def seen(expr: str) -> str:
 
 
 def state_names() -> str:
-    """One series for each sidecar at each moment, labelled with its state; of one that is silent: `no data`."""
+    """One series for each sidecar at each moment, labelled with its state (of one that is silent: `no data`) and with `who`.
+
+    `who` is there where `pod` is not; Grafana would show the name of a label that is absent.
+    """
     current = f"{of(STATE)} == 1"
     unset = f"{of(AGENT)} unless on ({K}) ({current})"
     silent = f"last_over_time({of(AGENT)}[1h]) unless on ({K}) {of(AGENT)}"
-    return f"{each(current, 'state')} or {_named(each(unset), 'none yet')} or {_named(each(silent), 'no data')}"
+    any_of_them = f"{each(current, 'state')} or {_named(each(unset), 'none yet')} or {_named(each(silent), 'no data')}"
+    return f'label_join({any_of_them}, "who", " ", "pod", "instance")'
 
 
 def _named(expr: str, state: str) -> str:
