@@ -1,4 +1,4 @@
-"""The command line: `fsm-sidecar run`, `check-config` and `journal`."""
+"""The command line: `fsm-sidecar run`, `check-config`, `journal`, `alerts` and `rules`."""
 
 import argparse
 import asyncio
@@ -9,7 +9,7 @@ from contextlib import suppress
 from importlib.metadata import version
 from typing import NoReturn
 
-from sidecar import config, journal_cli, logs
+from sidecar import alerts_cli, config, journal_cli, logs
 from sidecar.errors import ConfigError, JournalDamagedError, JournalHeldError, StorageError
 
 EX_USAGE = 64
@@ -44,9 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _code_of(options: argparse.Namespace) -> int:
-    command: Callable[[argparse.Namespace], None] = options.command
+    command: Callable[[argparse.Namespace], int | None] = options.command
     try:
-        command(options)
+        return command(options) or 0
     except ConfigError as error:
         print(*error.problems, sep="\n", file=sys.stderr)
         return EX_USAGE
@@ -55,7 +55,6 @@ def _code_of(options: argparse.Namespace) -> int:
         return next(code for kind, code in _STORAGE_CODES if isinstance(error, kind))
     except KeyboardInterrupt:  # before the sidecar listens for signals
         return EX_INTERRUPTED
-    return 0
 
 
 def _leave(code: int) -> NoReturn:
@@ -81,6 +80,10 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(command=_check_config)
     journal = commands.add_parser("journal", help="verify, show, back up or restore the journal of a stopped sidecar")
     journal_cli.add_commands(journal)
+    alerts = commands.add_parser("alerts", help="tell which alerts' conditions are true of a running sidecar")
+    alerts_cli.add_alerts_command(alerts)
+    rules = commands.add_parser("rules", help="print the alerts as a file of rules for Prometheus or Grafana")
+    alerts_cli.add_rules_command(rules)
     return parser
 
 

@@ -4,6 +4,7 @@ A counter can only be asked how much it rose. All that is aggregated is aggregat
 """
 
 import math
+import operator
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Literal
@@ -92,7 +93,7 @@ class Turns(Node, frozen=True):
 
     def value(self, scrapes: Scrapes) -> Vector:
         before, now = (scrape.read(self.of) for scrape in scrapes.pair)
-        turned: Callable[[float, float], bool] = float.__ne__ if self.how == "changes" else float.__gt__
+        turned = operator.ne if self.how == "changes" else operator.gt
         return {key: float(turned(before[key], value)) for key, value in now.items() if key in before}
 
 

@@ -58,14 +58,14 @@ def load(path: str | None = None) -> Settings:
             raise ConfigError(error.problems) from None
         given = {} if given is None else given
         problems = [
-            f"{path}:{lines.get(place, 1)}: {yamlfile.dotted(place)}{': ' if place else ''}{text}"
+            f"{path}:{_line(place, lines)}: {yamlfile.dotted(place)}{': ' if place else ''}{text}"
             for place, text in _misfits(given, tree, ())
         ]
         if problems:
             raise ConfigError(problems)
         tree = _merged(tree, given)
-        if disordered := [name for name, limits in tree["alerts"].items() if not _ordered(limits)]:
-            raise ConfigError([f"{path}:1: alerts.{name}: short is not shorter than long" for name in disordered])
+        if disordered := list(_disordered(tree["alerts"])):
+            raise ConfigError([f"{path}:{_line(place, lines)}: {yamlfile.dotted(place)}: {text}" for place, text in disordered])
     return _settings(tree)
 
 
@@ -102,8 +102,15 @@ def _merged(tree: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     return tree | {key: _merged(tree[key], value) if isinstance(value, dict) else value for key, value in given.items()}
 
 
-def _ordered(limits: dict[str, Any]) -> bool:
-    return "long" not in limits or Seconds.parse(limits["short"]) < Seconds.parse(limits["long"])
+def _disordered(alerts: dict[str, dict[str, Any]]) -> Iterator[tuple[yamlfile.Path, str]]:
+    for name, limits in alerts.items():
+        if "long" in limits and Seconds.parse(limits["short"]) >= Seconds.parse(limits["long"]):
+            yield ("alerts", name, "short"), f"{limits['short']} is not shorter than long, {limits['long']}"
+
+
+def _line(place: yamlfile.Path, lines: dict[yamlfile.Path, int]) -> int:
+    """Of the key, or of the section that it would be in."""
+    return next((lines[place[:n]] for n in range(len(place), 0, -1) if place[:n] in lines), 1)
 
 
 # --- what a value must be ---
@@ -145,9 +152,11 @@ def _flag(value: Any) -> bool:
     return value
 
 
+def _optional_base(value: Any) -> str:
+    return "" if value == "" else _base(value)
+
+
 def _base(value: Any) -> str:
-    if value == "":
-        return ""
     if not isinstance(value, str) or not _BASE_URL.fullmatch(value):
         raise misfit("an http:// or https:// URL", value)
     return value.rstrip("/") + "/"
@@ -167,7 +176,7 @@ def _matchers(value: Any) -> str:
 
 _TAKERS: dict[str, Callable[[Any], Any]] = {
     "runbooks": _base,
-    "grafana": _base,
+    "grafana": _optional_base,
     "datasource": _datasource,
     "target": _matchers,
     "interval": _window,

@@ -32,9 +32,7 @@ def annotations(alert: Alert, settings: Settings, *, value: str = "$value") -> d
 
 def as_yaml(tree: dict[str, Any], command: str) -> str:
     """The file, which says where it comes from."""
-    head = (
-        f"# Written by `fsm-sidecar {command}` from the alerts of the package: give it other --thresholds, edit nothing here.\n"
-    )
+    head = f"# Written by `fsm-sidecar {command}`. To change it, do not edit it: give that command --thresholds of your own.\n"
     return head + yaml.dump(tree, Dumper=_Dumper, sort_keys=False, width=10_000, allow_unicode=True)
 
 
