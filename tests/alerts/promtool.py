@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from scenarios import LENGTH, ONCE, QUIET, SCENARIOS, Scenario, Series
+from scenarios import BAD, LENGTH, ONCE, QUIET, SCENARIOS, Scenario, Series
 
 from sidecar.alerts.selector import IDENTITY
 
@@ -23,6 +23,12 @@ class Target(NamedTuple):
     @property
     def identity(self) -> dict[str, str]:
         return {name: self.labels[name] for name in IDENTITY if name in self.labels}
+
+    @property
+    def neighbour(self) -> "Target":
+        """Another sidecar, found in the same way."""
+        others = {"instance": "10.0.0.8:8471"} | ({"pod": "planner-1"} if "pod" in self.labels else {})
+        return Target(self.name, {**self.labels, **others})
 
     @property
     def who(self) -> str:
@@ -70,14 +76,15 @@ def _annotations(rule: Mapping[str, Any], scenario: Scenario, target: Target) ->
 # --- test files ---
 
 
-def story(name: str, series: Mapping[str, Series], target: Target, checks: list[dict[str, Any]]) -> dict[str, Any]:
+def story(name: str, series: Mapping[str, str], checks: list[dict[str, Any]]) -> dict[str, Any]:
     """One group of a test file."""
-    return {
-        "name": name,
-        "interval": "1m",
-        "input_series": [{"series": _labelled(each, target), "values": _values(values)} for each, values in series.items()],
-        "alert_rule_test": checks,
-    }
+    given = [{"series": each, "values": values} for each, values in series.items()]
+    return {"name": name, "interval": "1m", "input_series": given, "alert_rule_test": checks}
+
+
+def scraped(series: Mapping[str, Series], target: Target) -> dict[str, str]:
+    """As Prometheus has them."""
+    return {_labelled(each, target): _values(values) for each, values in series.items()}
 
 
 def _labelled(series: str, target: Target) -> str:
@@ -114,10 +121,24 @@ def stories(name: str, rule: Mapping[str, Any], target: Target, *, of: Sequence[
     alerts = of or [rule["alert"]]
     for kind, scenarios in (("lasting", SCENARIOS), ("once", ONCE)):
         if scenario := scenarios.get(name):
-            yield story(f"{name} {kind}", scenario.series, target, _checks(rule, scenario, target, alerts))
+            yield story(f"{name} {kind}", scraped(scenario.series, target), _checks(rule, scenario, target, alerts))
     for number, series in enumerate(QUIET.get(name, ())):
         never = [check for alert in alerts for check in _never(alert, range(1, LENGTH))]
-        yield story(f"{name} quiet {number}", series, target, never)
+        yield story(f"{name} quiet {number}", scraped(series, target), never)
+
+
+def beside(name: str, rule: Mapping[str, Any], target: Target) -> Iterator[dict[str, Any]]:
+    """The story of two sidecars: one for which it fires, and another that must not be taken for it."""
+    usual = SCENARIOS[name]
+    well = [] if name == "StateStale" else [_as_it_was(usual.series)]  # which is stale
+    for number, series in enumerate([*well, *QUIET.get(name, ())]):
+        both = scraped(usual.series, target) | scraped(series, target.neighbour)
+        yield story(f"{name} beside {number}", both, _checks(rule, usual, target, [rule["alert"]]))
+
+
+def _as_it_was(series: Mapping[str, Series]) -> dict[str, Series]:
+    """All well, and nothing more happens."""
+    return {name: lambda minute, values=values: values(min(minute, BAD.start - 1)) for name, values in series.items()}
 
 
 # --- the run ---

@@ -29,13 +29,21 @@ def test_every_alert_has_its_stories():
     assert {name for name, alert in ALERTS.items() if not alert.limits.for_seconds} == set(ONCE)
 
 
-@pytest.mark.parametrize("target", promtool.TARGETS, ids=lambda target: target.name)
+each_target = pytest.mark.parametrize("target", promtool.TARGETS, ids=lambda target: target.name)
+"""With and without a cluster: as a pod, behind a service, written down."""
+
+
+@each_target
 def test_alerts_fire_and_fall_silent(target, tmp_path):
-    """However the target was found: with or without a cluster, as a pod, behind a service, written down."""
-    trials = [
-        promtool.Trial(name, tree, promtool.stories(name, tree["groups"][0]["rules"][-1], target))
-        for name, tree in TREES.items()
-    ]
+    """However the sidecar was found."""
+    trials = [promtool.Trial(name, tree, promtool.stories(name, last_rule(tree), target)) for name, tree in TREES.items()]
+    assert promtool.failures(promtool.start(tmp_path, trials)) == ""
+
+
+@each_target
+def test_a_sidecar_is_not_taken_for_its_neighbour(target, tmp_path):
+    """An alert is about the one that it names, also where all that tells the two apart is their address."""
+    trials = [promtool.Trial(name, tree, promtool.beside(name, last_rule(tree), target)) for name, tree in TREES.items()]
     assert promtool.failures(promtool.start(tmp_path, trials)) == ""
 
 

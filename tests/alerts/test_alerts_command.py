@@ -8,6 +8,7 @@ import threading
 
 import pytest
 import yaml
+from sidecar_process import on_disk
 
 from sidecar import alerts_cli, cli
 from sidecar.alerts import grafana, prometheus
@@ -88,6 +89,13 @@ def test_a_sidecar_that_is_well_is_told_so(start, call):
     assert f" conditions are true at {url(sidecar)}/metrics, looked at over 10ms" in summary
     assert "not judged: FsmSidecarDown: who answers is not down" in unjudged
     assert "not judged: FsmSidecarCrashLooping: two scrapes see one start at most" in unjudged
+
+
+def test_a_real_sidecar_tells_all_that_the_alerts_ask_for(start, call, tmp_path):
+    """With a journal on disk, every alert is judged of which a scrape can tell anything."""
+    code, out, _ = call("alerts", url(start(journal=on_disk(tmp_path))), "--interval", "10ms", "--json")
+    assert 0 == code
+    assert {"FsmSidecarDown", "FsmSidecarMetricsMissing", "FsmSidecarCrashLooping"} == set(json.loads(out)["not_judged"])
 
 
 def test_a_sidecar_without_a_state_is_told(start, call):

@@ -1,8 +1,10 @@
 """The rules for Grafana: the same alerts as for Prometheus, in a file as its provisioning reads it."""
 
+import json
 import re
 from pathlib import Path
 
+import jsonschema
 import promtool
 import pytest
 import yaml
@@ -63,6 +65,19 @@ def test_a_rule_is_one_query_and_its_threshold(name):
     assert ("threshold", "A") == (threshold["model"]["type"], threshold["model"]["expression"])
     assert "datasource" not in query["model"]
     assert query["relativeTimeRange"]["from"] > query["relativeTimeRange"]["to"]
+
+
+@pytest.mark.parametrize(("ref", "file", "definition"), [("A", "prometheus", "Dataquery"), ("C", "expr", "TypeThreshold")])
+def test_queries_are_as_grafana_publishes_them(ref, file, definition):
+    """Checked where its schemas lie beside the repository; they are not part of it. It has a place for `refId` elsewhere."""
+    path = HERE.parent / "shared/schemas/grafana" / f"{file}.jsonschema.json"
+    if not path.exists():
+        print(f"not checked, for there is no {path.name} in ../shared/schemas/grafana")
+        return
+    checker = jsonschema.Draft7Validator(json.loads(path.read_text()) | {"$ref": f"#/definitions/{definition}"})
+    for rule in RULES.values():
+        (model,) = [query["model"] for query in rule["data"] if query["refId"] == ref]
+        assert [] == [error.message for error in checker.iter_errors(model)]
 
 
 def test_uids_are_short_and_their_own():
