@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from documents import Shell, blocks, links
 from sidecar_process import BASE, on_disk, running
 from standardwebhooks import Webhook
 
@@ -17,15 +18,10 @@ README = (ROOT / "README.md").read_text()
 DOCUMENTS = [README, (ROOT / "CONTRIBUTING.md").read_text(), (ROOT / "docs" / "api.md").read_text()]
 
 
-def blocks(language):
-    """The code blocks of this language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-
-
 @pytest.fixture
 def sidecar(tmp_path):
     """The real process on the README's configuration, its journal on disk."""
-    (configuration,) = blocks("yaml")
+    (configuration,) = blocks(README, "yaml")
     path = tmp_path / "sidecar.yaml"
     path.write_text(json.dumps(BASE | {"journal": on_disk(tmp_path)} | yaml.safe_load(configuration)))
     with running(path) as process:
@@ -35,21 +31,13 @@ def sidecar(tmp_path):
 @pytest.fixture
 def shell(sidecar, hook):
     """Runs a block of the README, its addresses replaced by those of the test."""
-    places = {"127.0.0.1:8470": "api", "127.0.0.1:8471": "ops"}
     ready = sidecar.wait_for("ready")[0]
-
-    def run(block):
-        for address, name in places.items():
-            block = block.replace(address, ready[name])
-        block = block.replace("http://127.0.0.1:9000/hook", hook.url)
-        return subprocess.run(["bash", "-euo", "pipefail", "-c", block], capture_output=True, text=True, check=True).stdout
-
-    return run
+    return Shell(ready["api"], ready["ops"], hook.url)
 
 
 def test_the_commands_by_hand_do_what_the_text_says(shell, sidecar, hook):
     """Write, transition, stale write, compare-and-set, illegal move, webhook, and what there is to look at."""
-    write, transition, stale, etag, illegal, register, look = (shell(block) for block in blocks("sh"))
+    write, transition, stale, etag, illegal, register, look = (shell(block) for block in blocks(README, "sh"))
 
     assert write.startswith("HTTP/1.1 200 OK")
     assert re.search(r'^ETag: "\w+-1"', write, re.MULTILINE)
@@ -73,7 +61,7 @@ def test_the_commands_by_hand_do_what_the_text_says(shell, sidecar, hook):
 
 def test_the_program_runs():
     """The store alone, in a program without a server."""
-    program = next(block for block in blocks("python") if "AsyncStateStore" in block)
+    program = next(block for block in blocks(README, "python") if "AsyncStateStore" in block)
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert "BOOTING IDLE" in ran.stdout
@@ -105,9 +93,9 @@ def test_the_table_of_errors_is_that_of_the_api():
 @pytest.mark.parametrize("document", DOCUMENTS, ids=["README", "CONTRIBUTING", "api"])
 def test_every_link_within_the_project_leads_somewhere(document):
     """A reader is never sent to a file that is not there."""
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", document) if "://" not in link]
+    paths = [path for path, _ in links(document)]
 
-    assert [] == [link for link in links if not any((base / link).exists() for base in (ROOT, ROOT / "docs"))]
+    assert [] == [path for path in paths if not any((base / path).exists() for base in (ROOT, ROOT / "docs"))]
 
 
 def test_the_two_commands_are_there():
