@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 import msgspec
 
 from sidecar import yamlfile
-from sidecar.config.problems import misfit, nearest
+from sidecar.config.problems import Problem, misfit, nearest
 from sidecar.errors import ConfigError
 from sidecar.units import Seconds
 
@@ -51,22 +51,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 def load(path: str | None = None) -> Settings:
     """Those of the package, changed by what the file says. Raises `ConfigError` with all the file's problems."""
     tree, _ = yamlfile.read(str(DEFAULTS))
-    if path is not None:
-        try:
-            given, lines = yamlfile.read(path)
-        except yamlfile.YamlError as error:
-            raise ConfigError(error.problems) from None
-        given = {} if given is None else given
-        problems = [
-            f"{path}:{_line(place, lines)}: {yamlfile.dotted(place)}{': ' if place else ''}{text}"
-            for place, text in _misfits(given, tree, ())
-        ]
-        if problems:
-            raise ConfigError(problems)
-        tree = _merged(tree, given)
-        if disordered := list(_disordered(tree["alerts"])):
-            raise ConfigError([f"{path}:{_line(place, lines)}: {yamlfile.dotted(place)}: {text}" for place, text in disordered])
-    return _settings(tree)
+    return _settings(tree if path is None else _changed(tree, path))
+
+
+def _changed(tree: dict[str, Any], path: str) -> dict[str, Any]:
+    try:
+        given, lines = yamlfile.read(path)
+    except yamlfile.YamlError as error:
+        raise ConfigError(error.problems) from None
+    given = {} if given is None else given
+    problems = list(_misfits(given, tree, ()))
+    merged = tree if problems else _merged(tree, given)
+    problems = problems or list(_disordered(merged["alerts"]))
+    if problems:
+        raise ConfigError([f"{path}:{_line(place, lines)}: {Problem(place, text)}" for place, text in problems])
+    return merged
 
 
 def _settings(tree: dict[str, Any]) -> Settings:
@@ -76,7 +75,7 @@ def _settings(tree: dict[str, Any]) -> Settings:
 
 def _fields(tree: dict[str, Any]) -> dict[str, Any]:
     """Python names put the unit last."""
-    taken = {key: _taker(key)(value) for key, value in tree.items() if key != "alerts"}
+    taken = {key: _TAKERS[key](value) for key, value in tree.items() if key != "alerts"}
     return {f"{key}_seconds" if isinstance(value, Seconds) else key: value for key, value in taken.items()}
 
 
@@ -93,7 +92,7 @@ def _misfits(given: Any, known: dict[str, Any], place: yamlfile.Path) -> Iterato
             yield from _misfits(value, known[key], here)
         else:
             try:
-                _taker(key)(value)
+                _TAKERS[key](value)
             except ValueError as wrong:
                 yield here, str(wrong)
 
@@ -114,10 +113,6 @@ def _line(place: yamlfile.Path, lines: dict[yamlfile.Path, int]) -> int:
 
 
 # --- what a value must be ---
-
-
-def _taker(key: str) -> Callable[[Any], Any]:
-    return _TAKERS[key]
 
 
 def _duration(value: Any) -> Seconds:
