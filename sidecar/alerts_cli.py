@@ -1,14 +1,11 @@
 """`fsm-sidecar alerts` and `fsm-sidecar rules`: the alerts without a Prometheus, and the files for one."""
 
 import argparse
-import http.client
 import os
 import re
 import sys
 import time
-import urllib.request
 from typing import TYPE_CHECKING, Any
-from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
 from sidecar.errors import ConfigError
@@ -126,6 +123,10 @@ def _scrape(url: str) -> "Scrape":
 
 
 def _text(url: str) -> bytes:
+    import http.client
+    import urllib.request
+    from urllib.error import HTTPError, URLError
+
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a sidecar is near: no proxy is in between
     deadline = time.monotonic() + TIMEOUT_SECONDS
     try:
