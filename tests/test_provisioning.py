@@ -36,9 +36,8 @@ PROVIDER = provisioned("dashboards/fsm-sidecar.yaml")["providers"][0]
 
 
 def test_the_datasource_is_where_the_environment_says():
-    """With the uid that the alerts ask, and without claiming to be the default, of which Grafana bears only one."""
+    """Without claiming to be the default, of which Grafana bears only one."""
     assert ("prometheus", "$FSM_PROMETHEUS_URL", False) == tuple(DATASOURCE[key] for key in ("type", "url", "isDefault"))
-    assert DATASOURCE["uid"] == SERVICES["grafana"]["environment"]["FSM_PROMETHEUS_UID"]
 
 
 def test_the_alerts_are_one_file():
@@ -56,7 +55,7 @@ def test_the_alerts_and_the_dashboards_belong_together():
     dashboards = {json.loads(path.read_text())["uid"] for path in (GRAFANA / "dashboards").glob("*.json")}
 
     assert {PROVIDER["folder"]} == {group["folder"] for group in groups}
-    assert {"$FSM_PROMETHEUS_UID", "__expr__"} == asked
+    assert {DATASOURCE["uid"], "__expr__"} == asked
     assert {rule["dashboardUid"] for group in groups for rule in group["rules"]} <= dashboards
 
 
@@ -70,7 +69,7 @@ def test_every_variable_is_set_by_compose_and_told_in_the_readme():
     text = "".join(path.read_text() for path in PROVISIONING.rglob("*.yaml"))
     named = set(re.findall(r"\$(FSM_\w+)", text))
 
-    assert {"FSM_PROMETHEUS_URL", "FSM_PROMETHEUS_UID"} == named
+    assert {"FSM_PROMETHEUS_URL"} == named
     assert named <= set(SERVICES["grafana"]["environment"])
     assert [] == [name for name in named if f"-e {name}=" not in README]
 

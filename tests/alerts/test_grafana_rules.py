@@ -60,7 +60,7 @@ def test_a_rule_is_one_query_and_its_threshold(name):
     """The query compares nothing at its outside, so that Grafana can show the value."""
     rule = RULES[name]
     query, threshold = rule["data"]
-    assert ("A", "$FSM_PROMETHEUS_UID", True) == (query["refId"], query["datasourceUid"], query["model"]["instant"])
+    assert ("A", "fsm-prometheus", True) == (query["refId"], query["datasourceUid"], query["model"]["instant"])
     assert ("C", "__expr__", "C") == (threshold["refId"], threshold["datasourceUid"], rule["condition"])
     assert ("threshold", "A") == (threshold["model"]["type"], threshold["model"]["expression"])
     assert "datasource" not in query["model"]
@@ -100,7 +100,7 @@ def test_grafana_finds_no_variable_of_its_environment_to_expand():
         assert not any("${" in text for text in rule["annotations"].values())
         others = {key: value for key, value in rule.items() if key not in ("annotations", "data")}
         assert "$" not in str(others)
-    assert {"$FSM_PROMETHEUS_UID", "__expr__"} == {query["datasourceUid"] for rule in RULES.values() for query in rule["data"]}
+    assert {"fsm-prometheus", "__expr__"} == {query["datasourceUid"] for rule in RULES.values() for query in rule["data"]}
 
 
 @pytest.mark.parametrize("name", THEIRS)
