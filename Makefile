@@ -69,7 +69,6 @@ image-test: $(VENV)/.ready    ## build it, run it locked down, and see what it t
 sbom: $(TOOLS)/.ready         ## what the image installs, with licences, as CycloneDX: build/sbom.json
 	@$(TOOLS)/bin/uv venv --quiet --clear --python $(PYTHON) build/sbom-venv
 	@$(TOOLS)/bin/uv pip install --quiet --python build/sbom-venv/bin/python --require-hashes -r requirements.lock
-	@$(TOOLS)/bin/uv pip install --quiet --python build/sbom-venv/bin/python --no-deps .
 	$(TOOLS)/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible \
 	  --output-file build/sbom.json build/sbom-venv/bin/python
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 from engine import IMAGE, LIMITS, NAME, ROOT, USER
-from sidecar_process import eventually, free_port, receiving
+from sidecar_process import free_port, receiving
 from test_dockerfile import PROJECT, locked
 
 MOST_ADDED_BYTES = 50_000_000
@@ -181,19 +181,18 @@ def test_a_config_is_checked_by_the_image(engine, tmp_path):
 def test_a_life_in_a_container(engine, volume, config, hook, measured):
     """It becomes ready, takes writes, delivers them, shows its metrics, stops at SIGTERM, and goes on where it was."""
     with engine.container(volume=volume, config=config, network="host") as container:
-        assert 200 == eventually(lambda: container.ops.get("/readyz")).status
+        api, ops = container.api, container.ops
+        assert 200 == ops.get("/readyz").status
         for number in range(300):
-            written = container.api.put(
-                "/v1/state", {"state": "ACTIVE", "context_data": {"number": number, "filling": "x" * 1000}}
-            )
+            written = api.put("/v1/state", {"state": "ACTIVE", "context_data": {"number": number, "filling": "x" * 1000}})
             assert 200 == written.status
         hook.wait_for_revision(written.json["revision"])
-        metrics = container.ops.get("/metrics").body.decode()
+        metrics = ops.get("/metrics").body.decode()
         measured(f"memory: {int(container.status['VmHWM'][0]) / 1024:.1f} MiB at most, after 300 writes and their deliveries")
         before = place(container)
 
         assert f"fsm_store_current_version {before[1]}.0\n" in metrics
-        assert container.api.get("/v1/journal/backup").body.startswith(b"SQLite format 3")  # without any other place to write
+        assert api.get("/v1/journal/backup").body.startswith(b"SQLite format 3")  # without any other place to write
         assert 0 == container.stop()
 
     with engine.container(volume=volume, config=config, network="host") as container:
