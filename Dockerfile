@@ -14,11 +14,11 @@ COPY pyproject.toml README.md LICENSE ./
 COPY sidecar sidecar
 RUN /tools/bin/pip wheel --no-cache-dir --no-index --no-deps --no-build-isolation --wheel-dir /wheel . \
  && /tools/bin/pip --python /opt/fsm-sidecar/bin/python install --no-cache-dir --no-compile --no-index --no-deps /wheel/*.whl
-# The bytecode of all that a running sidecar imports, also of Python's own modules, for which slim images have none: without it
-# every start would compile them anew, as nothing can be written there later. It is held against the source by its hash, because
-# not every builder keeps the times of files.
+# The bytecode of all that a running sidecar and HEALTHCHECK import, also of Python's own modules, for which slim images have
+# none: without it every start would compile them anew, as nothing can be written there later. It is held against the source by
+# its hash, because not every builder keeps the times of files.
 RUN PYTHONPYCACHEPREFIX=/tools/bytecode \
-      /opt/fsm-sidecar/bin/python -P -c 'import sidecar.cli, sidecar.service, uvloop, encodings.idna, encodings.utf_8_sig' \
+      /opt/fsm-sidecar/bin/python -P -c 'import sidecar.cli, sidecar.service, uvloop, http.client, encodings.idna, encodings.utf_8_sig' \
  && find /tools/bytecode -name '*.pyc' -printf '/%P\n' > /tools/imported && sed -i 's/\.cpython-[0-9]*\.pyc$/.py/' /tools/imported \
  && PYTHONPYCACHEPREFIX=/opt/fsm-sidecar/bytecode python -m compileall -q --invalidation-mode checked-hash -i /tools/imported \
  && mkdir /journal
