@@ -167,9 +167,12 @@ def _tell(url: str, seconds: float, verdicts: "list[Verdict]") -> None:
     judged = [verdict for verdict in verdicts if not verdict.unjudged]
     over = f"over {seconds}" if seconds else "once"
     print(f"{sum(bool(verdict.beyond) for verdict in judged)} of {len(judged)} conditions are true at {url}, looked at {over}")
+    unjudged: dict[str, list[str]] = {}
     for verdict in verdicts:
         if verdict.unjudged:
-            print(f"not judged: {verdict.alert.name}: {verdict.unjudged}")
+            unjudged.setdefault(verdict.unjudged, []).append(verdict.alert.name)
+    for why, names in unjudged.items():
+        print(f"not judged ({why}): {', '.join(names)}")
 
 
 def _tell_json(url: str, seconds: float, verdicts: "list[Verdict]") -> None:

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -37,6 +38,8 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     options = _parser().parse_args(arguments)
+    if options.command is _run:
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # nothing is open yet; as process 1 it would go unheard
     code = _code_of(options)
     if options.command is _run:
         _leave(code)

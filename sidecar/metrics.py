@@ -171,8 +171,11 @@ KEYS_FORGOTTEN = Family(
 HEAD = Family("fsm_journal_head_revision", "gauge", "Newest durable revision.")
 OLDEST = Family("fsm_journal_oldest_revision", "gauge", "Oldest revision still kept.")
 KEPT_BYTES = Family("fsm_journal_documents_bytes", "gauge", "Size of the documents of all revisions kept.", unit="bytes")
+WRITES_WAITING = Family("fsm_writes_waiting", "gauge", "Writes accepted that are not on the disk yet.")
 QUEUE = Family("fsm_journal_queue_length", "gauge", "Writes and reads waiting for the writer thread.")
-QUEUE_LIMIT = Family("fsm_journal_queue_limit", "gauge", "Writes that may wait for the disk; further ones are refused.")
+QUEUE_LIMIT = Family(
+    "fsm_journal_queue_limit", "gauge", "Writes that may be on their way to the disk; further ones are refused."
+)
 COMMIT_SECONDS = Family(
     "fsm_journal_commit_duration_seconds",
     "histogram",

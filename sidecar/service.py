@@ -103,7 +103,7 @@ class Service:
         self._closing = asyncio.Event()
         self._registry = _registry()
         self._exposition = Exposition(self._registry)
-        self._config_file = config_file
+        self._config_file = config_file if config_file and Path(config_file).is_file() else None  # a pipe is read once
         self._conflict_log = ConflictLog()
         self._config_watch: ConfigWatch | None = None
 
@@ -336,6 +336,10 @@ def _registry() -> CollectorRegistry:
 
 def _loaded(config_file: str) -> Loaded:
     """What the next start would find. Raises `ConfigError` as that would."""
+    if Path(config_file).exists() and not Path(config_file).is_file():
+        raise ConfigError(
+            [f"{config_file}: is not a file any more; put the configuration there"]
+        )  # to read a pipe may take for ever
     config = load(config_file)
     Targets.of(config)
     try:

@@ -206,6 +206,11 @@ class AsyncStateStore:
         self._total_gets += 1
         return self._current
 
+    @property
+    def waiting(self) -> int:
+        """Writes accepted that are not on the disk yet; `max_queue` is their limit."""
+        return len(self._in_flight)
+
     async def get(self) -> FsmSnapshot | None:
         """The current snapshot, or None."""
         stored = self.read()
@@ -317,7 +322,7 @@ class AsyncStateStore:
     def _accept(
         self, build: Build, expected: Sequence[Expectation], snapshot: FsmSnapshot | None, request: Request | None
     ) -> "asyncio.Future[Stored]":
-        if len(self._in_flight) >= self.max_queue:
+        if self.waiting >= self.max_queue:
             self.overloads += 1
             raise OverloadedError(f"{self.max_queue} writes wait for the disk already; try again in a moment")
         proposed = build(self._tail)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 
 import pytest
@@ -285,6 +286,19 @@ BAD = {
     "a subscriber that may not be called": {"subscribers": [{"id": "a", "url": "http://169.254.169.254/"}]},
     "a secret that is not there": {"subscribers": [{"id": "a", "url": "http://127.0.0.1:1/", "secret_file": "/nowhere"}]},
 }
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_file_any_more_is_bad(sidecar, make):
+    """A folder, a pipe on which nobody writes: told, and nobody waits for it."""
+    sidecar.path.unlink()
+    make(sidecar.path)
+    sidecar.process.send(signal.SIGHUP)
+    (line,) = sidecar.process.wait_for("config_file_invalid")
+
+    assert "is not a file" in line["problems"][0]
+    assert 0 == of(sidecar.process, "fsm_config_file_valid")
+    assert 0 == sidecar.process.stop()
 
 
 @pytest.mark.parametrize("sections", BAD.values(), ids=BAD)

@@ -259,6 +259,14 @@ def test_the_multiprocess_mode_of_prometheus_is_refused(tmp_path):
 # --- ending ---
 
 
+def test_a_sigterm_before_anything_is_open_ends_it_in_order(tmp_path):
+    """Heard from the start, for as process 1 of a container it would be lost: here while it still reads its configuration."""
+    pipe = tmp_path / "sidecar.yaml"
+    os.mkfifo(pipe)
+    with process("run", "--config", pipe) as sidecar, pipe.open("w"):  # opened, once the other side reads
+        assert 0 == sidecar.stop()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_within_its_budget(tmp_path, number):
     """Exit 0 after the drain delay; an idle connection, kept open, does not hold it up."""

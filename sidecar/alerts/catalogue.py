@@ -115,7 +115,7 @@ DECLARED = (
         "fsm-agent",
         "Nearly as many writes wait for the disk as may.",
         "{{ $value | humanizePercentage }} of writes.max_queue or more wait, for [window] and longer; beyond it none is taken.",
-        share_of_limit(metrics.QUEUE, metrics.QUEUE_LIMIT),
+        share_of_limit(metrics.WRITES_WAITING, metrics.QUEUE_LIMIT),
     ),
     Declared(
         "WriteSlow",

@@ -121,6 +121,7 @@ class StateCollector(Collector):
         store = self._store
         yield metrics.SETS.sample([((), numbers["total_sets"])])
         yield metrics.GETS.sample([((), numbers["total_gets"])])
+        yield metrics.WRITES_WAITING.sample([((), store.waiting)])
         yield metrics.OVERLOADS.sample([((), store.overloads)])
         yield metrics.QUEUE_LIMIT.sample([((), store.max_queue)])
         yield metrics.REPLAYS.sample([((), store.replays)])

@@ -118,7 +118,7 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "WritesOverloaded": Scenario({"fsm_writes_overloaded_total": counter(0, 1)}, "15"),
     "WriteQueueNearLimit": Scenario(
-        {"fsm_journal_queue_length": gauge(700, 1000), "fsm_journal_queue_limit": always(1024)}, "97.66%"
+        {"fsm_writes_waiting": gauge(700, 1000), "fsm_journal_queue_limit": always(1024)}, "97.66%"
     ),
     "WriteSlow": Scenario(histogram("fsm_write_duration_seconds", fast=0.04, slow=0.1), "99.4ms"),
     "StateStale": Scenario(

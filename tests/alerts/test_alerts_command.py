@@ -87,8 +87,8 @@ def test_a_sidecar_that_is_well_is_told_so(start, call):
     assert (0, "") == (code, err)
     assert summary.startswith("0 of ")
     assert f" conditions are true at {url(sidecar)}/metrics, looked at over 10ms" in summary
-    assert "not judged: FsmSidecarDown: who answers is not down" in unjudged
-    assert "not judged: FsmSidecarCrashLooping: two scrapes see one start at most" in unjudged
+    assert "not judged (who answers is not down): FsmSidecarDown" in unjudged
+    assert "not judged (two scrapes see one start at most): FsmSidecarCrashLooping" in unjudged
 
 
 def test_a_real_sidecar_tells_all_that_the_alerts_ask_for(start, call, tmp_path):
@@ -107,7 +107,7 @@ def test_a_sidecar_without_a_state_is_told(start, call):
         "          A sidecar has no state of its agent.\n"
         "          https://github.com/fsm-sidecar/fsm-sidecar/blob/main/docs/runbooks/fsmsidecarnotinitialised.md\n"
     ) in out
-    assert "not judged: FsmSidecarVersionConflictsHigh: needs two scrapes" in out
+    assert "not judged (needs two scrapes): FsmSidecarVersionConflictsHigh, FsmSidecarSecondWriterSuspected, " in out
     assert "looked at once" in out
 
 
