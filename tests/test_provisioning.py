@@ -2,7 +2,6 @@
 
 import json
 import re
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -88,16 +87,17 @@ def test_what_is_mounted_exists(service):
 def test_only_this_machine_gets_in(service):
     """Each port is bound to loopback, and each image is of one version."""
     assert all(port.startswith("127.0.0.1:") for port in SERVICES[service].get("ports", ()))
-    assert re.search(r":v?\d+\.\d+", SERVICES[service]["image"])
+    assert "build" in SERVICES[service] or re.search(r":v?\d+\.\d+", SERVICES[service]["image"])
 
 
-def test_the_sidecar_can_be_installed_from_what_is_mounted():
-    """The project file, what it refers to, and the package."""
-    there = mounts("sidecar")
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needed = {"pyproject.toml", "sidecar", project["readme"], *project["license-files"]}
+def test_the_sidecar_is_the_image_of_this_repository():
+    """Its configuration lies where the image looks for it, and its journal where that says."""
+    mounted, volumes = mounts("sidecar"), SERVICES["sidecar"]["volumes"]
+    settings = config.load(str(mounted["/etc/fsm-sidecar/sidecar.yaml"]))
 
-    assert {f"/src/{name}" for name in needed} <= set(there)
+    assert (GRAFANA / SERVICES["sidecar"]["build"] / "Dockerfile").is_file()
+    assert '"/etc/fsm-sidecar/sidecar.yaml"]' in (GRAFANA.parent / "Dockerfile").read_text()
+    assert [str(Path(settings.journal.path).parent)] == [each.split(":")[1] for each in volumes if each.startswith("journal:")]
 
 
 def test_prometheus_scrapes_the_sidecar_and_loads_the_alerts():
@@ -105,7 +105,7 @@ def test_prometheus_scrapes_the_sidecar_and_loads_the_alerts():
     folder = mounts("prometheus")["/etc/prometheus"]
     settings = yaml.safe_load((folder / "prometheus.yml").read_text())
     (job,) = settings["scrape_configs"]
-    ops = config.load(str(mounts("sidecar")["/etc/fsm-sidecar.yaml"])).ops.listen
+    ops = config.load(str(mounts("sidecar")["/etc/fsm-sidecar/sidecar.yaml"])).ops.listen
 
     assert [f"sidecar:{ops.port}"] == job["static_configs"][0]["targets"]
     assert "fsm-sidecar" in job["job_name"]
@@ -115,7 +115,7 @@ def test_prometheus_scrapes_the_sidecar_and_loads_the_alerts():
 
 def test_the_sidecar_of_compose_is_reached_by_its_neighbours():
     """Its API listens for the agent beside it and says that it accepts that; its writers are those of the agent."""
-    settings = config.load(str(mounts("sidecar")["/etc/fsm-sidecar.yaml"]))
+    settings = config.load(str(mounts("sidecar")["/etc/fsm-sidecar/sidecar.yaml"]))
     agent = (GRAFANA / "agent.sh").read_text()
 
     assert (False, "none") == (settings.api.listen.loopback, settings.api.auth)
