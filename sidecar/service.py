@@ -5,7 +5,6 @@ import gc
 import logging
 import os
 import signal
-import socket
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
@@ -17,24 +16,19 @@ from aiohttp.http_exceptions import HttpProcessingError
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, disable_created_metrics
 
-from sidecar import logs
+from sidecar import logs, wiring
 from sidecar.api.app import ROUTES, Api, build_api
 from sidecar.audience import Audience
 from sidecar.backup import Backups
-from sidecar.checks import Thresholds
-from sidecar.config import REQUEST_LINGER_SECONDS, Config, Subscriber, Webhooks, load, read_secret
-from sidecar.config.sections import Health as HealthLimits
-from sidecar.config.sections import Retention
+from sidecar.config import REQUEST_LINGER_SECONDS, Config
 from sidecar.configwatch import ConfigWatch, Loaded
 from sidecar.conflictlog import ConflictLog
 from sidecar.conflicts import Conflicts
 from sidecar.database import Database
 from sidecar.database.lock import refuse_held
 from sidecar.dispatch.connecting import client_sessions
-from sidecar.dispatch.delivery import Policy
 from sidecar.dispatch.dispatcher import Dispatcher
 from sidecar.dispatch.roster import Roster
-from sidecar.dispatch.subscriber import Settings
 from sidecar.dispatch.target import Targets
 from sidecar.errors import ConfigError, InvalidSnapshotError, JournalDamagedError, StorageError
 from sidecar.idempotency import Requests
@@ -44,11 +38,11 @@ from sidecar.journal.sqlite import SqliteJournal
 from sidecar.machine import Enforcement, Machine
 from sidecar.meters import BackupMetrics, DatabaseMetrics, DispatchMetrics, HttpMetrics, StoreMetrics
 from sidecar.ops.app import build_ops
-from sidecar.ops.collector import Facts, StateCollector
+from sidecar.ops.collector import StateCollector
 from sidecar.ops.exposition import Exposition
 from sidecar.ops.health import Health, Phase
 from sidecar.ops.looplag import LoopLag
-from sidecar.retention import Limits, retain
+from sidecar.retention import retain
 from sidecar.statelog import StateLog
 from sidecar.store import AsyncStateStore
 from sidecar.tasks import StopSignals, first_of, on_signal, running
@@ -138,14 +132,14 @@ class Service:
         )
         with _naming(database):
             await roster.load()
-        found = Loaded(config, _configured(config))
+        found = Loaded(config, wiring.configured(config))
         roster.configure(found.subscribers)
         sessions = client_sessions(targets, dns_timeout_seconds=webhooks.dns_timeout_seconds)
         dispatcher = Dispatcher(
             roster=roster,
             journal=journal,
             sessions=await stack.enter_async_context(sessions),
-            policy=_policy(webhooks),
+            policy=wiring.policy(webhooks),
             max_in_flight=webhooks.max_in_flight,
             audience=audience,
             metrics=dispatch_metrics,
@@ -154,7 +148,11 @@ class Service:
         current = store.current
         state = current.document.state if current else None
         await stack.enter_async_context(
-            running(retain(store, _limits(config.journal.retention), database=database), name="retention", crashed=self.crashed)
+            running(
+                retain(store, wiring.limits(config.journal.retention), database=database),
+                name="retention",
+                crashed=self.crashed,
+            )
         )
         patience = store.answer_overdue(config.writes.timeout_seconds)
         await stack.enter_async_context(running(patience, name="overdue writes", crashed=self.crashed))
@@ -180,7 +178,7 @@ class Service:
         targets.own_ports.add(api_at.port)
         watch = self._config_watch = ConfigWatch(
             found,
-            partial(_loaded, self._config_file) if self._config_file else None,
+            partial(wiring.loaded, self._config_file) if self._config_file else None,
             lambda found: self._apply(found, store, dispatcher, collector),
         )
         collector = StateCollector(
@@ -188,7 +186,7 @@ class Service:
             dispatcher,
             database,
             backups,
-            facts=_facts(config),
+            facts=wiring.facts(config),
             config_watch=watch,
             loop_lag=loop_lag,
         )
@@ -219,9 +217,9 @@ class Service:
         logging_ = replace(self._config.logging, level=new.logging.level)
         self._config = replace(self._config, subscribers=new.subscribers, health=new.health, logging=logging_)
         dispatcher.configure(found.subscribers)
-        store.judge_by(_thresholds(new.health))
+        store.judge_by(wiring.thresholds(new.health))
         logs.set_level(new.logging.level)
-        collector.facts = _facts(self._config)
+        collector.facts = wiring.facts(self._config)
         return self._config
 
     async def until_stopped(self) -> None:
@@ -265,7 +263,7 @@ class Service:
             journal=journal,
             machine=machine,
             audience=audience,
-            thresholds=_thresholds(self._config.health),
+            thresholds=wiring.thresholds(self._config.health),
             history_limit=fsm.history_limit,
             max_queue=self._config.writes.max_queue,
             requests=Requests(ttl_seconds=idempotency.ttl_seconds, limit=idempotency.max_keys),
@@ -332,69 +330,6 @@ def _registry() -> CollectorRegistry:
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     return registry
-
-
-def _loaded(config_file: str) -> Loaded:
-    """What the next start would find. Raises `ConfigError` as that would."""
-    if Path(config_file).exists() and not Path(config_file).is_file():
-        raise ConfigError(
-            [f"{config_file}: is not a file any more; put the configuration there"]
-        )  # to read a pipe may take for ever
-    config = load(config_file)
-    Targets.of(config)
-    try:
-        return Loaded(config, _configured(config))
-    except ValueError as error:  # a secret that went away in this very moment
-        raise ConfigError([f"{config_file}: {error}"]) from None
-
-
-def _thresholds(health: HealthLimits) -> Thresholds:
-    return Thresholds(
-        conflict_ratio=health.conflict_ratio,
-        window_seconds=health.window_seconds,
-        stale_after_seconds=health.stale_after_seconds,
-    )
-
-
-def _facts(config: Config) -> Facts:
-    fault_states = config.fsm.fault_states
-    return Facts(
-        agent=config.metrics.agent or socket.gethostname(),
-        fsm=config.fsm.name,
-        fault_states=("ERROR_STATE",) if fault_states is None else fault_states,
-        update_expected=config.health.update_expected,
-        subscriber_series=config.metrics.subscriber_series,
-        webhook_timeout_seconds=float(config.webhooks.timeout_seconds),
-        evict_failures=config.webhooks.evict_after.failures,
-    )
-
-
-def _limits(retention: Retention) -> Limits:
-    return Limits(retention.revisions, retention.age_seconds, retention.size_bytes)
-
-
-def _policy(webhooks: Webhooks) -> Policy:
-    return Policy(
-        timeout_seconds=webhooks.timeout_seconds,
-        connect_timeout_seconds=webhooks.connect_timeout_seconds,
-        retry_seconds=webhooks.retry_seconds,
-        probe_interval_seconds=webhooks.probe_interval_seconds,
-        max_retry_after_seconds=webhooks.max_retry_after_seconds,
-        evict_failures=webhooks.evict_after.failures,
-        evict_seconds=webhooks.evict_after.time_seconds,
-        max_lag=webhooks.max_lag,
-    )
-
-
-def _configured(config: Config) -> list[tuple[str, Settings]]:
-    """The subscribers of the config file, with their secrets read."""
-    return [(each.id, _settings(each)) for each in config.subscribers]
-
-
-def _settings(each: Subscriber) -> Settings:
-    secret = read_secret(each.secret_file) if each.secret_file else None
-    timeout = None if each.timeout_seconds is None else float(each.timeout_seconds)
-    return Settings(each.url, secret, timeout, each.max_lag, each.on, each.states, each.max_batch)
 
 
 async def _listen(stack: AsyncExitStack, name: str, app: web.Application | Api, at: Listen, linger_seconds: float) -> Listen:

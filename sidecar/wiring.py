@@ -1,0 +1,76 @@
+"""What the configuration means to each part: their own settings, made of its sections. Pure, but for the files it names."""
+
+import socket
+from pathlib import Path
+
+from sidecar.checks import Thresholds
+from sidecar.config import Config, Subscriber, Webhooks, load, read_secret
+from sidecar.config.sections import Health, Retention
+from sidecar.configwatch import Loaded
+from sidecar.dispatch.delivery import Policy
+from sidecar.dispatch.subscriber import Settings
+from sidecar.dispatch.target import Targets
+from sidecar.errors import ConfigError
+from sidecar.ops.collector import Facts
+from sidecar.retention import Limits
+
+
+def loaded(config_file: str) -> Loaded:
+    """What the next start would find. Raises `ConfigError` as that would."""
+    if Path(config_file).exists() and not Path(config_file).is_file():
+        raise ConfigError([f"{config_file}: is not a file any more; put the configuration there"])  # a pipe may never end
+    config = load(config_file)
+    Targets.of(config)
+    try:
+        return Loaded(config, configured(config))
+    except ValueError as error:  # a secret that went away in this very moment
+        raise ConfigError([f"{config_file}: {error}"]) from None
+
+
+def thresholds(health: Health) -> Thresholds:
+    return Thresholds(
+        conflict_ratio=health.conflict_ratio,
+        window_seconds=health.window_seconds,
+        stale_after_seconds=health.stale_after_seconds,
+    )
+
+
+def facts(config: Config) -> Facts:
+    fault_states = config.fsm.fault_states
+    return Facts(
+        agent=config.metrics.agent or socket.gethostname(),
+        fsm=config.fsm.name,
+        fault_states=("ERROR_STATE",) if fault_states is None else fault_states,
+        update_expected=config.health.update_expected,
+        subscriber_series=config.metrics.subscriber_series,
+        webhook_timeout_seconds=float(config.webhooks.timeout_seconds),
+        evict_failures=config.webhooks.evict_after.failures,
+    )
+
+
+def limits(retention: Retention) -> Limits:
+    return Limits(retention.revisions, retention.age_seconds, retention.size_bytes)
+
+
+def policy(webhooks: Webhooks) -> Policy:
+    return Policy(
+        timeout_seconds=webhooks.timeout_seconds,
+        connect_timeout_seconds=webhooks.connect_timeout_seconds,
+        retry_seconds=webhooks.retry_seconds,
+        probe_interval_seconds=webhooks.probe_interval_seconds,
+        max_retry_after_seconds=webhooks.max_retry_after_seconds,
+        evict_failures=webhooks.evict_after.failures,
+        evict_seconds=webhooks.evict_after.time_seconds,
+        max_lag=webhooks.max_lag,
+    )
+
+
+def configured(config: Config) -> list[tuple[str, Settings]]:
+    """The subscribers of the config file, with their secrets read."""
+    return [(each.id, _settings(each)) for each in config.subscribers]
+
+
+def _settings(each: Subscriber) -> Settings:
+    secret = read_secret(each.secret_file) if each.secret_file else None
+    timeout = None if each.timeout_seconds is None else float(each.timeout_seconds)
+    return Settings(each.url, secret, timeout, each.max_lag, each.on, each.states, each.max_batch)
