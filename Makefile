@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test torture check lint format grafana lock image image-test sbom clean
+.PHONY: demo test torture check lint format grafana chart lock image image-test sbom clean
 
 $(VENV)/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -38,6 +38,9 @@ grafana: $(VENV)/.ready       ## write dashboards, rules and the tables of docs/
 	$(BIN)/python -m grafana.build
 	$(BIN)/fsm-sidecar rules prometheus > grafana/prometheus/fsm-sidecar-rules.yaml
 	$(BIN)/fsm-sidecar rules grafana > grafana/alerting/fsm-sidecar-rules.yaml
+
+chart: $(VENV)/.ready         ## write anew what of the Helm chart is made: its copies of rules and dashboards, the schema, the README's table
+	$(BIN)/python -m helm.build
 
 # --- the image: docs/image.md ---
 

@@ -1,0 +1,1 @@
+"""What of the chart is made from other files: the schema of its values, the table of its README, its rules and dashboards."""
