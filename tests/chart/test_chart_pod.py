@@ -1,32 +1,16 @@
-"""The pod: the sidecar needs no rights, is found by what scrapes it, and leaves the agent alone."""
+"""The pod: the sidecar starts first and stops last, needs no rights, and leaves the agent alone."""
 
 import re
 
 import pytest
-import yaml
-from helms import CHART, OPERATOR, ROOT, helm, only, rendered, values
+from helms import CHART, ROOT, only, rendered, values
 from matrix import flags
+from pods import pod, restricted, sidecar
 
 from sidecar.config import Config
 
 DEMO = ("--set", "demo.enabled=true")
 CLASSIC = ("--values", CHART / "ci" / "classic.yaml")
-
-
-def pod(objects):
-    """The template of the workload's pod: its metadata and spec."""
-    (workload,) = [each for each in objects if each["kind"] in ("StatefulSet", "Deployment")]
-    return workload["spec"]["template"]
-
-
-def sidecar(objects):
-    """Its container, and the list it is in."""
-    spec = pod(objects)["spec"]
-    found = [
-        (each, place) for place in ("initContainers", "containers") for each in spec.get(place, ()) if "fsm" in each["name"]
-    ]
-    (one,) = found
-    return one
 
 
 # --- native or classic ---
@@ -87,24 +71,6 @@ def test_the_probes_ask_where_the_sidecar_listens(tmp_path):
 
 
 # --- rights ---
-
-
-def restricted(spec):
-    """What Pod Security "restricted" would refuse, in words."""
-    whole = spec.get("securityContext", {})
-    for each in [*spec.get("initContainers", ()), *spec["containers"]]:
-        own = {**whole, **each.get("securityContext", {})}
-        if own.get("allowPrivilegeEscalation") is not False:
-            yield f"{each['name']}: privileges can grow"
-        if own.get("capabilities", {}).get("drop") != ["ALL"]:
-            yield f"{each['name']}: has capabilities"
-        if own.get("runAsNonRoot") is not True or own.get("runAsUser") == 0:
-            yield f"{each['name']}: may be root"
-        if own.get("seccompProfile", {}).get("type") != "RuntimeDefault":
-            yield f"{each['name']}: any system call"
-    for volume in spec.get("volumes", ()):
-        if not {"configMap", "secret", "emptyDir", "persistentVolumeClaim"} & set(volume):
-            yield f"{volume['name']}: a volume of the host"
 
 
 @pytest.mark.parametrize("case", ["demo", "classic", "silent"])
@@ -184,70 +150,6 @@ def test_a_claim_outlives_its_release():
     assert "keep" == claim["metadata"]["annotations"]["helm.sh/resource-policy"]
 
 
-# --- found by what scrapes it ---
-
-
-def targets():
-    """What the alerts know targets by."""
-    thresholds = yaml.safe_load((ROOT / "sidecar/alerts/thresholds.yaml").read_text())
-    return re.compile(re.fullmatch(r'job=~"(.*)"', thresholds["target"])[1])
-
-
-@pytest.mark.parametrize("name", [{}, {"fullnameOverride": "watch"}, {"nameOverride": "state"}, {"fullnameOverride": "x" * 80}])
-def test_the_alerts_know_the_targets_by_their_job(name, tmp_path):
-    """Which is `namespace/name` of a PodMonitor, and the name of its Service for a ServiceMonitor; whatever the release is called."""
-    tree = {"demo": {"enabled": True}, **name}
-    by_pod = only("PodMonitor", rendered(*OPERATOR, *values(tmp_path, **tree)))
-    by_service = rendered(*OPERATOR, *values(tmp_path, **tree, monitoring={"scrape": "serviceMonitor"}))
-
-    assert "jobLabel" not in by_pod["spec"]
-    assert targets().fullmatch(f"agents/{by_pod['metadata']['name']}")
-    assert targets().fullmatch(only("Service", by_service)["metadata"]["name"])
-    assert "jobLabel" not in only("ServiceMonitor", by_service)["spec"]
-
-
-def matches(selector, labels):
-    return selector["matchLabels"].items() <= labels.items()
-
-
-def test_a_monitor_finds_the_pods_of_the_demo_and_of_parent_charts(parent):
-    """In all namespaces, by a label and the name of the port."""
-    monitor = only("PodMonitor", rendered(*flags("alone")))["spec"]
-    for objects in (rendered(*DEMO), rendered(chart=parent), rendered(*CLASSIC)):
-        container, _ = sidecar(objects)
-        assert matches(monitor["selector"], pod(objects)["metadata"]["labels"])
-        assert [container["ports"][0]["name"]] == [endpoint["port"] for endpoint in monitor["podMetricsEndpoints"]]
-    assert {"any": True} == monitor["namespaceSelector"]
-
-
-def test_a_monitor_of_a_parent_chart_finds_its_own_pods_only(parent):
-    """So that two of them never scrape one pod twice."""
-    watch = (*OPERATOR, "--set", "fsm-sidecar.monitoring.enabled=true")
-    mine, other = (rendered(*watch, chart=parent, release=release) for release in ("robot", "rover"))
-    monitor = only("PodMonitor", mine)["spec"]
-
-    assert "namespaceSelector" not in monitor
-    assert matches(monitor["selector"], pod(mine)["metadata"]["labels"])
-    assert not matches(monitor["selector"], pod(other)["metadata"]["labels"])
-
-
-def test_a_service_finds_the_pod_also_while_it_is_not_ready():
-    """Its metrics matter most then; the ServiceMonitor finds the Service, and no other object."""
-    objects = rendered(*flags("classic"))
-    service = only("Service", objects)
-
-    assert service["spec"]["publishNotReadyAddresses"] is True
-    assert service["spec"]["selector"].items() <= pod(objects)["metadata"]["labels"].items()
-    assert matches(only("ServiceMonitor", objects)["spec"]["selector"], service["metadata"]["labels"])
-
-
-def test_what_prometheus_selects_by_is_on_its_objects():
-    """kube-prometheus-stack looks for its own release."""
-    for each in rendered(*flags("alone")):
-        if each["apiVersion"].startswith("monitoring"):
-            assert "kube-prometheus-stack" == each["metadata"]["labels"]["release"]
-
-
 # --- leaves the agent alone ---
 
 
@@ -280,26 +182,3 @@ def test_the_pod_has_the_time_that_the_sidecar_counts_on():
     """Of the demo; by default both are the sidecar's own default."""
     assert 30 == pod(rendered(*DEMO))["spec"]["terminationGracePeriodSeconds"] == Config().shutdown.grace_period_seconds
     assert 45 == pod(rendered(*flags("demo")))["spec"]["terminationGracePeriodSeconds"]
-
-
-@pytest.mark.parametrize(
-    ("settings", "told"),
-    [
-        (
-            "demo.enabled=true,monitoring.operator=true",
-            ["StatefulSet robot-fsm-sidecar", "podMonitor robot-fsm-sidecar", "helm -n x test robot"],
-        ),
-        ("demo.enabled=false", ["this release only watches", "does not know Prometheus Operator's kinds", "docs/deploy.md"]),
-        ("monitoring.enabled=false", ["not installed: monitoring.enabled is false"]),
-        (
-            "alerts.flavour=both,monitoring.operator=true",
-            ["paged twice", "PrometheusRule robot-fsm-sidecar", "-grafana-alerts"],
-        ),
-    ],
-)
-def test_the_notes_tell_what_is_there_and_what_comes_next(settings, told):
-    """And what is not, and why."""
-    said = helm("4.3.1", "install", "robot", CHART, "--namespace", "x", "--dry-run=client", "--set", settings)
-    notes = said.stdout.partition("NOTES:")[2]
-
-    assert [] == [words for words in told if words not in notes]
