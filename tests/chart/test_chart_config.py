@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 import yaml
+from configs import loaded
 from helms import CHART, NEWEST, ROOT, each_helm, only, rendered, values
 from matrix import CASES, flags
 
@@ -13,23 +14,13 @@ DEMO = ("--set", "demo.enabled=true")
 EXAMPLES = sorted((ROOT / "config").glob("*.yaml"))
 
 
-def mounted(objects, tmp_path):
-    """The path of the file in the ConfigMap, the secrets it names beside it."""
-    text = only("ConfigMap", objects, "-config")["data"]["sidecar.yaml"]
-    secret = tmp_path / "secret"
-    secret.write_text("whsec_" + "A" * 32)
-    secret.chmod(0o440)
-    path = tmp_path / "sidecar.yaml"
-    tree = yaml.safe_load(text)
-    for subscriber in tree.get("subscribers") or ():
-        if file := subscriber.get("secret_file"):
-            text = text.replace(file, str(secret))
-    path.write_text(text)
-    return str(path)
+def written(*flags, tmp_path, version=NEWEST):
+    """What the chart writes for these values, loaded by the sidecar."""
+    return loaded(text(rendered(*flags, version=version)), tmp_path)
 
 
-def loaded(*flags, tmp_path, version=NEWEST):
-    return config.load(mounted(rendered(*flags, version=version), tmp_path))
+def text(objects):
+    return only("ConfigMap", objects, "-config")["data"]["sidecar.yaml"]
 
 
 @each_helm
@@ -38,13 +29,13 @@ def loaded(*flags, tmp_path, version=NEWEST):
 )
 def test_the_sidecar_loads_what_the_chart_writes(version, case, tmp_path):
     """Of every file of values."""
-    assert loaded(*flags(case), version=version, tmp_path=tmp_path)
+    assert written(*flags(case), version=version, tmp_path=tmp_path)
 
 
 @each_helm
 def test_what_was_said_arrives(version, tmp_path):
     """Numbers as numbers, long texts in one line, `on` and `off` as they were meant."""
-    got = loaded(*flags("demo"), version=version, tmp_path=tmp_path)
+    got = written(*flags("demo"), version=version, tmp_path=tmp_path)
 
     assert ("BOOTING", "ON", "OFF") == got.fsm.states
     assert {"BOOTING": ("ON",), "ON": ("OFF",), "OFF": ("ON",)} == got.fsm.transitions
@@ -60,14 +51,14 @@ def test_without_a_word_the_sidecar_has_its_defaults(version, tmp_path):
     defaults = Config()
     journal = msgspec.structs.replace(defaults.journal, path="/var/lib/fsm-sidecar/journal.db")
 
-    assert msgspec.structs.replace(defaults, journal=journal) == loaded(*DEMO, version=version, tmp_path=tmp_path)
+    assert msgspec.structs.replace(defaults, journal=journal) == written(*DEMO, version=version, tmp_path=tmp_path)
 
 
 @each_helm
 def test_a_parent_chart_says_it_in_its_own_values(version, parent, tmp_path):
     """Below the name of this chart; a null stays one."""
     objects = rendered("--set", "fsm-sidecar.config.fsm.initial=null", chart=parent, version=version)
-    got = config.load(mounted(objects, tmp_path))
+    got = loaded(text(objects), tmp_path)
 
     assert (None, ("planner",), ("transition",)) == (got.fsm.initial, got.metrics.writers, got.subscribers[0].on)
 
@@ -84,7 +75,7 @@ def test_every_config_of_the_project_can_be_said_to_the_chart(version, path, tmp
     expected = tmp_path / "expected.yaml"
     expected.write_text(yaml.safe_dump(tree, sort_keys=False, width=1000))
 
-    got = loaded(*DEMO, *values(tmp_path, config=tree), version=version, tmp_path=tmp_path)
+    got = written(*DEMO, *values(tmp_path, config=tree), version=version, tmp_path=tmp_path)
 
     assert config.load(str(expected)) == got
 
@@ -92,7 +83,7 @@ def test_every_config_of_the_project_can_be_said_to_the_chart(version, path, tmp
 @pytest.mark.parametrize("section", ["fsm", "journal", "api", "ops", "webhooks", "subscribers", "shutdown"])
 def test_a_section_may_be_there_and_empty(section, tmp_path):
     """As in the sidecar's own file."""
-    assert loaded(*DEMO, "--set", f"config.{section}=null", tmp_path=tmp_path)
+    assert written(*DEMO, "--set", f"config.{section}=null", tmp_path=tmp_path)
 
 
 def test_the_file_is_where_the_image_looks_for_it():
