@@ -113,6 +113,8 @@ FORMS = {
     "text/plain": TEXT,
     "application/openmetrics-text; version=1.0.0": OPENMETRICS,
     PROMETHEUS: OPENMETRICS,
+    "application/openmetrics-text; version=abc": TEXT,
+    ";;,=": TEXT,
 }
 
 

@@ -27,6 +27,8 @@ def build_ops(health: Health, exposition: Exposition) -> web.Application:
     async def metrics(request: web.Request) -> web.Response:
         asked = request.headers
         scrape = await exposition.scrape(asked.get("Accept"), asked.get("Accept-Encoding"), request.query.getall("name[]", ()))
+        if scrape is None:
+            return web.Response(status=500, text="the scrape could not be made; the sidecar's log says why\n")
         return web.Response(body=scrape.body, headers=scrape.headers)
 
     app = web.Application()

@@ -58,8 +58,11 @@ class Exposition(Collector):
         """As `collect`: the registry wants to know the names."""
         return self.collect()
 
-    async def scrape(self, accept: str | None, accept_encoding: str | None, names: Sequence[str] = ()) -> Scrape:
-        """One scrape in the form that `accept` asks for; of the families with these names, or of all."""
+    async def scrape(self, accept: str | None, accept_encoding: str | None, names: Sequence[str] = ()) -> Scrape | None:
+        """One scrape in the form that `accept` asks for; of the families with these names, or of all.
+
+        None when it could not be made, which is counted, and logged with its cause.
+        """
         async with self._one_at_a_time:
             for prepare in self.prepare:
                 await prepare()
@@ -70,13 +73,21 @@ class Exposition(Collector):
             except Exception:
                 self._errors.inc()
                 _log.exception("scrape_failed")
-                raise
+                return None
             finally:
                 self._seconds = time.perf_counter() - started
 
 
+def _form(accept: str) -> tuple[Callable[[Collector], bytes], str]:
+    """How to write, and its Content-Type. What asks for a version that is none gets the plain text."""
+    try:
+        return choose_encoder(accept)
+    except ValueError:
+        return choose_encoder("")
+
+
 def _written(read: Collector, accept: str | None, accept_encoding: str | None) -> Scrape:
-    encode, content_type = choose_encoder(accept or "")
+    encode, content_type = _form(accept or "")
     body, headers = encode(read), {"Content-Type": content_type}
     if gzip_accepted(accept_encoding or ""):
         headers["Content-Encoding"] = "gzip"
