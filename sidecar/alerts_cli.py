@@ -12,6 +12,8 @@ from sidecar.errors import ConfigError
 from sidecar.units import Seconds
 
 if TYPE_CHECKING:  # what is imported where it is used takes time that other commands need not spend
+    from urllib.request import HTTPRedirectHandler
+
     from sidecar.alerts.offline import Verdict
     from sidecar.alerts.scrape import Scrape
 
@@ -127,7 +129,8 @@ def _text(url: str) -> bytes:
     import urllib.request
     from urllib.error import HTTPError, URLError
 
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a sidecar is near: no proxy is in between
+    # A sidecar is near: no proxy is in between, and it does not send anybody elsewhere.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _no_redirects()())
     deadline = time.monotonic() + TIMEOUT_SECONDS
     try:
         with opener.open(url, timeout=TIMEOUT_SECONDS) as response:
@@ -138,6 +141,8 @@ def _text(url: str) -> bytes:
                     raise _NoMetricsError(f"answers more than {MAX_BYTES >> 20} MiB, which no sidecar does")
                 if time.monotonic() > deadline:
                     raise TimeoutError
+            if response.length:
+                raise _NoMetricsError("breaks off in the middle of its answer")
             return bytes(body)
     except HTTPError as error:
         raise _NoMetricsError(f"answers {error.code}, not metrics") from None
@@ -150,6 +155,16 @@ def _text(url: str) -> bytes:
         if isinstance(reason, TimeoutError):
             raise _NoMetricsError(f"has not answered within {TIMEOUT_SECONDS}s") from None
         raise _NoMetricsError(f"cannot be reached ({getattr(reason, 'strerror', None) or reason})") from None
+
+
+def _no_redirects() -> "type[HTTPRedirectHandler]":
+    import urllib.request
+
+    class NoRedirects(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *_: Any) -> None:
+            return None
+
+    return NoRedirects
 
 
 # --- telling ---

@@ -82,7 +82,7 @@ def _form(accept: str) -> tuple[Callable[[Collector], bytes], str]:
     """How to write, and its Content-Type. What asks for a version that is none gets the plain text."""
     try:
         return choose_encoder(accept)
-    except ValueError:
+    except (TypeError, ValueError):
         return choose_encoder("")
 
 

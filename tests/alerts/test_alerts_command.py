@@ -195,6 +195,30 @@ def test_an_answer_without_an_end_is_one_line(answering, call):
     assert "answers more than 16 MiB" in refused(call, answering(answer))
 
 
+def test_an_answer_that_breaks_off_is_one_line(answering, call):
+    """Half a scrape would be judged as if the rest were well."""
+
+    def answer(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1000")
+        handler.end_headers()
+        handler.wfile.write(b'fsm_build_info{version="1",python="3"} 1\n')
+
+    assert refused(call, answering(answer)).endswith("breaks off in the middle of its answer")
+
+
+def test_nobody_is_sent_elsewhere(start, answering, call):
+    """A redirect is an answer that has no metrics."""
+    elsewhere = f"{url(start())}/metrics"
+
+    def answer(handler):
+        handler.send_response(302)
+        handler.send_header("Location", elsewhere)
+        handler.end_headers()
+
+    assert refused(call, answering(answer)).endswith("answers 302, not metrics")
+
+
 def test_no_answer_is_one_line(answering, call, monkeypatch):
     """Neither one that never begins, nor one that comes drop by drop."""
     monkeypatch.setattr(alerts_cli, "TIMEOUT_SECONDS", 0.2)
