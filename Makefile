@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test torture check lint format grafana chart lock image image-test sbom clean
+.PHONY: demo test torture check lint format grafana chart chart-policies lock image image-test sbom clean
 
 $(VENV)/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -41,6 +41,14 @@ grafana: $(VENV)/.ready       ## write dashboards, rules and the tables of docs/
 
 chart: $(VENV)/.ready         ## write anew what of the Helm chart is made: its copies of rules and dashboards, the schema, the README's table
 	$(BIN)/python -m helm.build
+
+build/checkov/.ready:
+	@$(PYTHON) -m venv build/checkov
+	@build/checkov/bin/pip install --quiet --disable-pip-version-check checkov==3.3.30
+	@touch $@
+
+chart-policies: $(VENV)/.ready build/checkov/.ready  ## checkov's rules for Kubernetes on what the chart gives; its exceptions: helm/checkov.yaml
+	$(BIN)/python -m pytest tests/chart/policies.py -p no:cacheprovider $(ARGS)
 
 # --- the image: docs/image.md ---
 
