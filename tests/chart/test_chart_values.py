@@ -34,8 +34,8 @@ WRONG = {
         'config.fsm.transitions: "true" is not one of fsm.states; put names such as ON',
     ),
     "a grace period that is too short for the config": (
-        {"config": {"shutdown": {"drain_delay": "500ms", "flush_timeout": "0.5m", "grace_period": "35s"}}},
-        "grace_period (35s) must be more than drain_delay (500ms) + flush_timeout (0.5m) + 5s for open requests",
+        {"config": {"shutdown": {"drain_delay": "500ms", "flush_timeout": "0.5m", "grace_period": "35500ms"}}},
+        "grace_period (35500ms) must be more than drain_delay (500ms) + flush_timeout (0.5m) + 5s for open requests",
     ),
     "a pod that is killed before": (
         {"terminationGracePeriodSeconds": 20},
