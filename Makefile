@@ -34,10 +34,11 @@ format: $(VENV)/.ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-grafana: $(VENV)/.ready       ## write dashboards, rules and the tables of docs/metrics.md anew
+grafana: $(VENV)/.ready       ## write dashboards, rules, their copies in the chart and the tables of docs/metrics.md anew
 	$(BIN)/python -m grafana.build
 	$(BIN)/fsm-sidecar rules prometheus > grafana/prometheus/fsm-sidecar-rules.yaml
 	$(BIN)/fsm-sidecar rules grafana > grafana/alerting/fsm-sidecar-rules.yaml
+	$(BIN)/python -m helm.build
 
 chart: $(VENV)/.ready         ## write anew what of the Helm chart is made: its copies of rules and dashboards, the schema, the README's table
 	$(BIN)/python -m helm.build
