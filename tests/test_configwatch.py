@@ -33,10 +33,12 @@ class Watched:
 
     def __init__(self, path):
         self.path = path
+        self.looks = 0
         path.write_text(GOOD)
         self.watch = ConfigWatch(self.load(), self.load, self.apply)
 
     def load(self):
+        self.looks += 1
         return Loaded(config.load(str(self.path)), [])
 
     def apply(self, found):
@@ -47,6 +49,13 @@ class Watched:
         in_one_step(self.path, text)
         async with asyncio.timeout(10):
             while {name: getattr(self.watch, name) for name in expected} != expected:  # noqa: ASYNC110  (it tells nobody)
+                await asyncio.sleep(0.001)
+
+    async def looked(self):
+        """Wait until it has been looked at twice more, from the beginning to the end."""
+        enough = self.looks + 3
+        async with asyncio.timeout(10):
+            while self.looks < enough:  # noqa: ASYNC110  (it tells nobody)
                 await asyncio.sleep(0.001)
 
     @property
@@ -67,8 +76,7 @@ async def test_a_bad_file_changes_nothing_and_is_told_once(watched):
     """With every problem, its line and its mend, however often it is looked at."""
     before = watched.watch.in_force, watched.watch.hash, watched.watch.loaded_at
     await watched.becomes("health: {stale_after: 5}\nwebhook: {}\n", valid=False)
-    for _ in range(20):
-        await asyncio.sleep(0.001)
+    await watched.looked()
     (line,) = watched.log
 
     assert ("config_file_invalid", "warning", 2) == (line["event"], line["log_level"], len(line["problems"]))
@@ -108,8 +116,7 @@ async def test_what_is_taken_over_is_told_and_what_waits_for_a_restart(watched):
 async def test_what_reads_the_same_is_no_change(watched):
     """Comments, order and spelling are not in force."""
     in_one_step(watched.path, "# another comment\nhealth:\n  stale_after: 300s\n")
-    for _ in range(20):
-        await asyncio.sleep(0.001)
+    await watched.looked()
 
     assert (True, (), []) == (watched.watch.valid, watched.watch.waiting, watched.log)
 
