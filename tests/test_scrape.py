@@ -56,6 +56,25 @@ def test_a_disk_that_hangs_stops_neither_scrapes_nor_probes(start, tmp_path, mon
     assert eventually(lambda: of(sidecar, "fsm_journal_file_bytes", file="db") == before + 1)
 
 
+async def test_scrapers_wait_for_a_disk_that_hangs_together(aiohttp_client):
+    """Not one after the other: each is delayed by one look at it."""
+    waiting, gate, registry = [], asyncio.Event(), CollectorRegistry()
+
+    async def look():
+        waiting.append("for the disk")
+        if len(waiting) == 3:
+            gate.set()
+        await gate.wait()
+
+    scrapes = Exposition(registry)
+    scrapes.prepare = [look]
+    client = await aiohttp_client(build_ops(Health(), scrapes))
+    async with asyncio.timeout(10):
+        answers = await asyncio.gather(*(client.get("/metrics") for _ in range(3)))
+
+    assert [200] * 3 == [answer.status for answer in answers]
+
+
 class Sampled(Collector):
     """One family with the value that it is given."""
 

@@ -160,7 +160,7 @@ class By(Node, frozen=True):
         return {key: _TOGETHER[self.how](values) for key, values in groups.items()}
 
 
-_TOGETHER: dict[str, Callable[[list[float]], float]] = {"sum": math.fsum, "max": max, "min": min}
+_TOGETHER: dict[str, Callable[[list[float]], float]] = {"sum": sum, "max": max, "min": min}
 
 
 class Sum(Node, frozen=True):

@@ -63,9 +63,9 @@ class Exposition(Collector):
 
         None when it could not be made, which is counted, and logged with its cause.
         """
+        for prepare in self.prepare:  # not one at a time: those who wait for a disk that hangs wait together
+            await prepare()
         async with self._one_at_a_time:
-            for prepare in self.prepare:
-                await prepare()
             started = time.perf_counter()
             try:
                 registry = self._registry.restricted_registry(names) if names else self._registry
