@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # what is imported where it is used takes time that other com
 URL = "http://127.0.0.1:8471/metrics"
 MAX_BYTES = 16 << 20
 TIMEOUT_SECONDS = 10
+MAX_INTERVAL_SECONDS = 86400
 
 _PLAIN = re.compile("[!-~]+")
 
@@ -94,9 +95,12 @@ def _url(text: str) -> str:
 
 def _interval(text: str) -> Seconds:
     try:
-        return Seconds.parse(text)
+        seconds = Seconds.parse(text)
     except ValueError as wrong:
         raise ConfigError([f"--interval {text}: {wrong}; 0s for one scrape"]) from None
+    if seconds > MAX_INTERVAL_SECONDS:
+        raise ConfigError([f"--interval {text}: expected at most {Seconds(MAX_INTERVAL_SECONDS)}"])
+    return seconds
 
 
 def _scrapes(url: str, seconds: float) -> Any:

@@ -49,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _code_of(options: argparse.Namespace) -> int:
     command: Callable[[argparse.Namespace], int | None] = options.command
     try:
-        return command(options) or 0
+        code = command(options) or 0
+        sys.stdout.flush()
     except ConfigError as error:
         print(*error.problems, sep="\n", file=sys.stderr)
         return EX_USAGE
@@ -58,6 +59,20 @@ def _code_of(options: argparse.Namespace) -> int:
         return next(code for kind, code in _STORAGE_CODES if isinstance(error, kind))
     except KeyboardInterrupt:  # before the sidecar listens for signals
         return EX_INTERRUPTED
+    except OSError as error:
+        if command is _run:
+            raise
+        return _unwritten(error)
+    return code
+
+
+def _unwritten(error: OSError) -> int:
+    """What was to be printed could not be: whoever calls must not take that for an answer. Who closed the pipe knows it."""
+    if not isinstance(error, BrokenPipeError):
+        print(f"fsm-sidecar: cannot write: {error.strerror or error}", file=sys.stderr)
+    with suppress(OSError, ValueError):  # or Python would try once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EX_IOERR
 
 
 def _leave(code: int) -> NoReturn:

@@ -3,7 +3,10 @@
 import contextlib
 import http.server
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -251,6 +254,7 @@ def test_another_protocol_is_one_line(answering, call):
         ("http://a b",),
         ("--interval", "5"),
         ("--interval", "-1s"),
+        ("--interval", "999999999999d"),
         ("a", "b"),
     ],
     ids=" ".join,
@@ -260,6 +264,22 @@ def test_wrong_usage_is_told(call, argument):
     code, out, err = call("alerts", argument)
     assert (64, "") == (code, out)
     assert err
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["a closed pipe", "a full disk"])
+def test_what_cannot_be_printed_is_no_answer(closed):
+    """74 and no traceback: 1 would mean that an alert's condition is true."""
+    with contextlib.ExitStack() as stack:
+        if closed:
+            read, write = os.pipe()
+            os.close(read)
+            output = stack.enter_context(os.fdopen(write, "wb"))
+        else:
+            output = stack.enter_context(open("/dev/full", "wb"))
+        command = [sys.executable, "-m", "sidecar", "rules", "prometheus"]
+        ended = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert (74, "" if closed else "fsm-sidecar: cannot write: No space left on device\n") == (ended.returncode, ended.stderr)
 
 
 # --- rules ---
