@@ -6,7 +6,7 @@ from aiohttp import web
 
 from sidecar.api import wire
 from sidecar.api.request import Request
-from sidecar.api.routing import Routes
+from sidecar.api.routing import Routes, Scope
 from sidecar.backup import Made
 
 STALLED_SECONDS = 30.0
@@ -17,7 +17,7 @@ _CHUNK_BYTES = 256 << 10
 routes = Routes()
 
 
-@routes.get("/v1/journal/backup", head=False)
+@routes.get("/v1/journal/backup", Scope.ADMIN, head=False)
 async def get_backup(request: Request) -> web.StreamResponse:
     """The journal as one file, up to a revision that is at least the head of now."""
     wire.Query(request)

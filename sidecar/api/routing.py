@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from enum import StrEnum
 from typing import NamedTuple
 
 from aiohttp import web
@@ -11,30 +12,43 @@ from sidecar.api.request import Handler, Request
 Methods = dict[str, Handler]
 
 
+class Scope(StrEnum):
+    """What a caller may do. Every route names the one that it needs."""
+
+    READ = "state:read"
+    WRITE = "state:write"
+    SUBSCRIBE = "subscribe"
+    ADMIN = "admin"
+
+
 class Definition(NamedTuple):
     method: str
     template: str
+    scope: Scope
     handler: Handler
 
 
 class Routes(list[Definition]):
-    """What a module of handlers answers: `@routes.get("/v1/state")`. A GET is for HEAD too, unless it makes what it answers."""
+    """What a module of handlers answers: `@routes.get("/v1/state", Scope.READ)`.
 
-    def get(self, template: str, *, head: bool = True) -> Callable[[Handler], Handler]:
-        return self._define(template, "GET", *(("HEAD",) if head else ()))
+    A GET is for HEAD too, unless it makes what it answers.
+    """
 
-    def put(self, template: str) -> Callable[[Handler], Handler]:
-        return self._define(template, "PUT")
+    def get(self, template: str, scope: Scope, *, head: bool = True) -> Callable[[Handler], Handler]:
+        return self._define(template, scope, "GET", *(("HEAD",) if head else ()))
 
-    def post(self, template: str) -> Callable[[Handler], Handler]:
-        return self._define(template, "POST")
+    def put(self, template: str, scope: Scope) -> Callable[[Handler], Handler]:
+        return self._define(template, scope, "PUT")
 
-    def delete(self, template: str) -> Callable[[Handler], Handler]:
-        return self._define(template, "DELETE")
+    def post(self, template: str, scope: Scope) -> Callable[[Handler], Handler]:
+        return self._define(template, scope, "POST")
 
-    def _define(self, template: str, *methods: str) -> Callable[[Handler], Handler]:
+    def delete(self, template: str, scope: Scope) -> Callable[[Handler], Handler]:
+        return self._define(template, scope, "DELETE")
+
+    def _define(self, template: str, scope: Scope, *methods: str) -> Callable[[Handler], Handler]:
         def define(handler: Handler) -> Handler:
-            self.extend(Definition(method, template, handler) for method in methods)
+            self.extend(Definition(method, template, scope, handler) for method in methods)
             return handler
 
         return define
@@ -46,7 +60,7 @@ class Table:
     def __init__(self, *modules: Routes) -> None:
         routes: dict[str, Methods] = {}
         for definitions in modules:
-            for method, template, handler in definitions:
+            for method, template, _, handler in definitions:
                 routes.setdefault(template, {})[method] = handler
         self.methods = [(template, method) for template, methods in routes.items() for method in methods if method != "HEAD"]
         self._plain = {template: methods for template, methods in routes.items() if "{" not in template}

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from sidecar.api import wire
 from sidecar.api.request import Request
-from sidecar.api.routing import Routes
+from sidecar.api.routing import Routes, Scope
 from sidecar.conflicts import Expectation
 from sidecar.document import SnapshotDocument, TransitionDocument
 from sidecar.errors import InvalidError, NoStateError, PreconditionRequiredError
@@ -20,7 +20,7 @@ _state_write = wire.Body(wire.StateWrite)
 _move = wire.Body(wire.Move)
 
 
-@routes.get("/v1/state")
+@routes.get("/v1/state", Scope.READ)
 async def get_state(request: Request) -> web.StreamResponse:
     """The current state, or 304 when the caller has it."""
     wire.Query(request)
@@ -34,7 +34,7 @@ async def get_state(request: Request) -> web.StreamResponse:
     return wire.answer_state(store.journal.epoch, stored)
 
 
-@routes.put("/v1/state")
+@routes.put("/v1/state", Scope.WRITE)
 async def put_state(request: Request) -> web.StreamResponse:
     """Write the state: the body's snapshot replaces the current one."""
     enforce_version = wire.Query(request, "enforce_version").flag("enforce_version")
@@ -94,7 +94,7 @@ def _require_precondition(request: Request, expected: list[Expectation]) -> None
         )
 
 
-@routes.post("/v1/transitions")
+@routes.post("/v1/transitions", Scope.WRITE)
 async def post_transition(request: Request) -> web.StreamResponse:
     """Go to a state: the sidecar builds the next snapshot, and adds the transition to its history."""
     wire.Query(request)
@@ -110,7 +110,7 @@ async def post_transition(request: Request) -> web.StreamResponse:
     return wire.answer_state(store.journal.epoch, stored, status=201 if stored.entry.revision == 1 else 200)
 
 
-@routes.get("/v1/state/meta")
+@routes.get("/v1/state/meta", Scope.READ)
 async def get_state_meta(request: Request) -> web.StreamResponse:
     """The current state, or null, and what the store knows about itself."""
     wire.Query(request)
@@ -122,7 +122,7 @@ async def get_state_meta(request: Request) -> web.StreamResponse:
     return wire.answer({"epoch": store.journal.epoch, "revision": revision, "snapshot": document, "meta": meta})
 
 
-@routes.get("/v1/history")
+@routes.get("/v1/history", Scope.READ)
 async def get_history(request: Request) -> web.StreamResponse:
     """Revisions after `after` (default: from the oldest kept), oldest first, at most `limit`. Page on with the last one's."""
     query = wire.Query(request, "after", "limit")
@@ -133,7 +133,7 @@ async def get_history(request: Request) -> web.StreamResponse:
     return wire.answer({"epoch": journal.epoch, "oldest": journal.oldest, "head": journal.head, "entries": page})
 
 
-@routes.get("/v1/conflicts")
+@routes.get("/v1/conflicts", Scope.READ)
 async def get_conflicts(request: Request) -> web.StreamResponse:
     """The last writes that lost or overwrote a state unseen, newest first: who tried what against whom, and when."""
     wire.Query(request)
@@ -141,7 +141,7 @@ async def get_conflicts(request: Request) -> web.StreamResponse:
     return wire.answer({"counts": conflicts.counts, "conflicts": conflicts.newest_first()})
 
 
-@routes.get("/v1/machine")
+@routes.get("/v1/machine", Scope.READ)
 async def get_machine(request: Request) -> web.StreamResponse:
     """The states, the transitions allowed, and where the agent is. As JSON, or as a Mermaid diagram."""
     as_mermaid = wire.Query(request, "format").choice("format", "json", "mermaid") == "mermaid"
@@ -165,14 +165,14 @@ async def get_machine(request: Request) -> web.StreamResponse:
     )
 
 
-@routes.get("/v1/health")
+@routes.get("/v1/health", Scope.READ)
 async def get_health(request: Request) -> web.StreamResponse:
     """The store's health, as `health_check` tells it."""
     wire.Query(request)
     return wire.answer(await request.parts.store.health_check())
 
 
-@routes.get("/v1/metrics.json")
+@routes.get("/v1/metrics.json", Scope.READ)
 async def get_metrics(request: Request) -> web.StreamResponse:
     """The store's numbers, as `get_metrics` tells them."""
     wire.Query(request)

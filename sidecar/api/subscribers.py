@@ -8,7 +8,7 @@ from aiohttp import web
 
 from sidecar.api import wire
 from sidecar.api.request import Request
-from sidecar.api.routing import Routes
+from sidecar.api.routing import Routes, Scope
 from sidecar.dispatch.secret import Secret
 from sidecar.dispatch.subscriber import Settings, Start, Status, Subscriber
 from sidecar.errors import CompactedError, InvalidError
@@ -22,7 +22,7 @@ _subscriber_write = wire.Body(wire.SubscriberWrite)
 _new_subscriber = wire.Body(wire.NewSubscriber)
 
 
-@routes.put("/v1/subscribers/{id}")
+@routes.put("/v1/subscribers/{id}", Scope.SUBSCRIBE)
 async def put_subscriber(request: Request) -> web.StreamResponse:
     """Register, change or resume a subscriber. Idempotent."""
     query = wire.Query(request, "from")
@@ -30,7 +30,7 @@ async def put_subscriber(request: Request) -> web.StreamResponse:
     return await _register(request, query, subscriber_id, await _subscriber_write.read(request))
 
 
-@routes.post("/v1/subscribers")
+@routes.post("/v1/subscribers", Scope.SUBSCRIBE)
 async def post_subscriber(request: Request) -> web.StreamResponse:
     """As `PUT`, with the id in the body, or one made here."""
     query = wire.Query(request, "from")
@@ -89,7 +89,7 @@ def _start(request: Request, query: wire.Query, settings: Settings) -> Start | N
     return Start(revision)
 
 
-@routes.get("/v1/subscribers")
+@routes.get("/v1/subscribers", Scope.READ)
 async def get_subscribers(request: Request) -> web.StreamResponse:
     """Everybody: also the evicted, as long as they are remembered."""
     wire.Query(request)
@@ -97,14 +97,14 @@ async def get_subscribers(request: Request) -> web.StreamResponse:
     return wire.answer({"subscribers": [_view(request, subscriber) for subscriber in roster]})
 
 
-@routes.get("/v1/subscribers/{id}")
+@routes.get("/v1/subscribers/{id}", Scope.READ)
 async def get_subscriber(request: Request) -> web.StreamResponse:
     """One subscriber: its settings, its status, how far it got, and its last outcome."""
     wire.Query(request)
     return wire.answer(_view(request, request.parts.dispatcher.roster.get(_id(request))))
 
 
-@routes.delete("/v1/subscribers/{id}")
+@routes.delete("/v1/subscribers/{id}", Scope.SUBSCRIBE)
 async def delete_subscriber(request: Request) -> web.StreamResponse:
     """Remove a subscriber, and forget how far it got."""
     wire.Query(request)
@@ -112,7 +112,7 @@ async def delete_subscriber(request: Request) -> web.StreamResponse:
     return web.Response(status=204)
 
 
-@routes.post("/v1/subscribers/{id}/ping")
+@routes.post("/v1/subscribers/{id}/ping", Scope.SUBSCRIBE)
 async def ping_subscriber(request: Request) -> web.StreamResponse:
     """Send a message without a state, and answer how it went."""
     wire.Query(request)
@@ -120,7 +120,7 @@ async def ping_subscriber(request: Request) -> web.StreamResponse:
     return wire.answer({"outcome": attempt.outcome, "status": attempt.status, "seconds": attempt.seconds})
 
 
-@routes.post("/v1/subscribers/{id}/rotate")
+@routes.post("/v1/subscribers/{id}/rotate", Scope.SUBSCRIBE)
 async def rotate_secret(request: Request) -> web.StreamResponse:
     """Make a new secret, told once; the old one signs beside it until `previous_valid_until`."""
     wire.Query(request)
