@@ -1,62 +1,53 @@
-"""A pod's life, with the real sidecar and the demo's agent as two processes: who starts and stops first, and what gets in."""
+"""A pod's life: the demo's agent and the real sidecar in the network namespace of a pod, the kubelet in that of its node.
 
-import contextlib
+Who starts and stops first, what gets in, and who can reach what.
+"""
+
 import os
 import signal
-import subprocess
 
 import pytest
 import yaml
 from helms import CHART, only, rendered
+from networks import missing, node_and_pod
 from pods import pod
-from sidecar_process import Client, eventually, free_port, running
+from sidecar_process import eventually, running
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason=f"needs {', '.join(missing())}, and may make network namespaces")
 
 PATIENCE_SECONDS = 20
 
 
 class Pod:
-    """The two containers of the demo, on ports and a journal of the test's own."""
+    """The two containers of the demo, as the chart has them but for the journal's place."""
 
-    def __init__(self, folder):
-        self._folder, self._api, self._ops = folder, f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    def __init__(self, folder, node, network):
+        self._folder, self.node, self.network = folder, node, network
         objects = rendered("--set", "demo.enabled=true")
         self._config = yaml.safe_load(only("ConfigMap", objects, "-config")["data"]["sidecar.yaml"])
         (self._agent,) = [each for each in pod(objects)["spec"]["containers"] if each["name"] == "agent"]
-        self._startup = pod(objects)["spec"]["initContainers"][0]["startupProbe"]["httpGet"]["path"]
+        self._probe = pod(objects)["spec"]["initContainers"][0]["startupProbe"]["httpGet"]
 
     @property
     def state(self):
         """What the API says, after whatever happened."""
-        return Client(self._api).get("/v1/state").json["snapshot"]
+        return self.network.ask("http://127.0.0.1:8470/v1/state").json["snapshot"]
 
     def sidecar(self):
         """Its container."""
         path = self._folder / "sidecar.yaml"
-        own = {
-            "journal": {"path": str(self._folder / "journal.db")},
-            "api": {"listen": self._api},
-            "ops": {"listen": self._ops},
-        }
-        path.write_text(yaml.safe_dump(self._config | own))
-        return running(path)
+        path.write_text(yaml.safe_dump(self._config | {"journal": {"path": str(self._folder / "journal.db")}}))
+        return running(path, before=self.network.enter)
 
     def wait_until_started(self):
-        """As the kubelet asks, before it starts the agent of a native sidecar."""
-        eventually(self._has_started)
+        """As the kubelet asks, from the node, before it starts the agent of a native sidecar."""
+        eventually(lambda: self.node.ask(f"http://{self.network.address}:8471{self._probe['path']}").status == 200)
 
-    def _has_started(self):
-        with contextlib.suppress(ConnectionRefusedError):
-            return Client(self._ops).get(self._startup).status == 200
-
-    @contextlib.contextmanager
     def agent(self):
         """Its container."""
-        environment = {"PATH": os.environ["PATH"], self._agent["env"][0]["name"]: f"http://{self._api}"}
-        with subprocess.Popen([*self._agent["command"], *self._agent["args"]], env=environment) as process:
-            try:
-                yield process
-            finally:
-                process.kill()
+        given = self._agent["env"][0]
+        environment = {"PATH": os.environ["PATH"], given["name"]: given["value"]}
+        return self.network.running([*self._agent["command"], *self._agent["args"]], env=environment)
 
     def wait_for_work(self):
         """Until the agent has written."""
@@ -66,7 +57,8 @@ class Pod:
 @pytest.fixture
 def both(tmp_path):
     """A pod whose containers do not run yet."""
-    return Pod(tmp_path)
+    with node_and_pod() as (node, network):
+        yield Pod(tmp_path, node, network)
 
 
 def last_state(both):
@@ -126,6 +118,17 @@ def test_a_sidecar_that_crashes_comes_back_beside_the_same_agent(both):
             eventually(lambda: both.state["version"] > before)
 
         assert agent.poll() is None
+
+
+def test_the_node_reaches_the_probes_and_not_the_state(both):
+    """The kubelet and Prometheus come by the pod's address; there, nobody can read or write what the agent is."""
+    with both.sidecar():
+        both.wait_until_started()
+        pod = f"http://{both.network.address}"
+
+        assert 200 == both.node.ask(f"{pod}:8471/metrics").status
+        assert 404 == both.node.ask(f"{pod}:8471/v1/state").status
+        assert 0 == both.node.ask(f"{pod}:8470/v1/state").status
 
 
 def test_the_demo_never_waits_longer_than_the_pod_has(both):
