@@ -16,7 +16,7 @@ $(VENV)/.ready: pyproject.toml
 demo: $(VENV)/.ready          ## see the main job: make demo, make demo ARGS=--once
 	@$(BIN)/python -m demo $(ARGS)
 
-test: $(VENV)/.ready          ## all tests: make test, make test ARGS='-k conflict'
+test: $(VENV)/.ready          ## all tests: make test, make test ARGS='-k conflict', make test LOOP=asyncio for the other event loop
 	$(BIN)/python -m pytest $(ARGS)
 
 torture: $(VENV)/.ready       ## the proofs with large counts, about an hour: make torture, make torture SEED=7

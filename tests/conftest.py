@@ -1,15 +1,30 @@
-"""Fixtures that several test files share."""
+"""Fixtures that several test files share, and the event loop that all of a run is on."""
 
+import asyncio
 import contextlib
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 from damage import crash, one_log
-from sidecar_process import receiving, served, written
+from sidecar_process import new_loop, receiving, served, written
 
 from sidecar.database import Database
 from sidecar.journal.memory import MemoryJournal
 from sidecar.journal.sqlite import SqliteJournal
+
+
+def pytest_configure(config):
+    """`LOOP=asyncio`: without uvloop, in this process and in all that it starts."""
+    if new_loop is asyncio.new_event_loop:
+        before = [os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else []
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).with_name("loops")), *before])
+
+
+def pytest_asyncio_loop_factories():
+    """What a test's own coroutines run on."""
+    return {os.environ.get("LOOP", "uvloop"): new_loop}
 
 
 @pytest.fixture

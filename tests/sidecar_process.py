@@ -20,6 +20,7 @@ import time
 from typing import NamedTuple
 
 import structlog
+import uvloop
 from receiver import Receiver
 
 from sidecar import config
@@ -28,6 +29,9 @@ from sidecar.tasks import first_of
 
 PATIENCE_SECONDS = 10.0
 """How long anything may take before a test gives up: far more than it should need."""
+
+new_loop = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}[os.environ.get("LOOP", "uvloop")]
+"""Makes the loop that this run of the tests is on: `make test LOOP=asyncio`."""
 
 BASE = {
     "api": {"listen": "127.0.0.1:0"},
@@ -163,7 +167,8 @@ def served(config_file):
 
     def run():
         try:
-            asyncio.run(serve())
+            with asyncio.Runner(loop_factory=new_loop) as runner:
+                runner.run(serve())
         except BaseException as error:
             failures.append(error)
         finally:
