@@ -19,8 +19,12 @@ Severity = Literal["critical", "warning", "info"]
 
 _LABEL = r'[A-Za-z_]\w*(?:=|!=|=~|!~)"(?:[^"\\\n]|\\.)*"'
 _MATCHERS = re.compile(rf"{_LABEL}(?:, ?{_LABEL})*", re.ASCII)
+_PATTERN = re.compile(r'~"((?:[^"\\\n]|\\.)*)"')
 _UID = re.compile(r"[A-Za-z0-9_-]{1,40}|\$[A-Za-z_][A-Za-z0-9_]*")
-_BASE_URL = re.compile(r"https?://[!-~]+")
+_BASE_URL = re.compile(r"https?://[!-z|~]+")  # braces would be a template of Prometheus
+_PREFIX = "FsmSidecar"
+_LONGEST_SECONDS = 365 * 86400
+_GRAFANA_STEP_SECONDS = 10
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +91,7 @@ def _misfits(given: Any, known: dict[str, Any], place: yamlfile.Path) -> Iterato
     for key, value in given.items():
         here = (*place, key)
         if key not in keys:
-            yield here, f"unknown key; {nearest(key, keys)}"
+            yield here, f"unknown key; {_meant(key, keys)}"
         elif isinstance(known.get(key), dict):
             yield from _misfits(value, known[key], here)
         else:
@@ -95,6 +99,11 @@ def _misfits(given: Any, known: dict[str, Any], place: yamlfile.Path) -> Iterato
                 _TAKERS[key](value)
             except ValueError as wrong:
                 yield here, str(wrong)
+
+
+def _meant(key: Any, keys: list[str]) -> str:
+    bare = str(key).removeprefix(_PREFIX)
+    return f"here it is {bare}, without {_PREFIX}" if bare != key and bare in keys else nearest(key, keys)
 
 
 def _merged(tree: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -122,11 +131,25 @@ def _duration(value: Any) -> Seconds:
         raise misfit(str(wrong).removeprefix("expected "), value) from None
 
 
+def _pause(value: Any) -> Seconds:
+    pause = _duration(value)
+    if pause % 1 or pause > _LONGEST_SECONDS:
+        raise misfit(f"whole seconds, at most {Seconds(_LONGEST_SECONDS)}", value)
+    return pause
+
+
 def _window(value: Any) -> Seconds:
-    window = _duration(value)
-    if window < 1 or window % 1:
+    window = _pause(value)
+    if window < 1:
         raise misfit("whole seconds, at least 1s", value)
     return window
+
+
+def _interval(value: Any) -> Seconds:
+    interval = _window(value)
+    if interval % _GRAFANA_STEP_SECONDS:
+        raise misfit(f"a multiple of {_GRAFANA_STEP_SECONDS}s, in which Grafana counts", value)
+    return interval
 
 
 def _number(value: Any) -> float:
@@ -166,6 +189,11 @@ def _datasource(value: Any) -> str:
 def _matchers(value: Any) -> str:
     if not isinstance(value, str) or not _MATCHERS.fullmatch(value):
         raise misfit("""what goes between braces in PromQL, such as 'job="agents"'""", value)
+    for pattern in _PATTERN.findall(value):
+        try:
+            re.compile(pattern)
+        except re.error as wrong:
+            raise misfit(f"a regular expression after ~ ({wrong})", value) from None
     return value
 
 
@@ -174,9 +202,9 @@ _TAKERS: dict[str, Callable[[Any], Any]] = {
     "grafana": _optional_base,
     "datasource": _datasource,
     "target": _matchers,
-    "interval": _window,
+    "interval": _interval,
     "severity": _severity,
-    "for": _duration,
+    "for": _pause,
     "above": _number,
     "below": _number,
     "at_least": _number,

@@ -107,6 +107,19 @@ def test_pages_dashboards_and_targets_can_be_elsewhere(file):
             "alerts: {Down: {above: 1}}",
             "1: alerts.Down.above: unknown key; known here: below, for, severity, enabled",
         ),
+        ("alerts: {FsmSidecarDown: {for: 1m}}", "1: alerts.FsmSidecarDown: unknown key; here it is Down, without FsmSidecar"),
+        ("alerts: {Down: {for: 500ms}}", '1: alerts.Down.for: expected whole seconds, at most 365d, got "500ms"'),
+        (
+            "alerts: {Unhealthy: {window: 9999d}}",
+            '1: alerts.Unhealthy.window: expected whole seconds, at most 365d, got "9999d"',
+        ),
+        ("interval: 15s", '1: interval: expected a multiple of 10s, in which Grafana counts, got "15s"'),
+        ("runbooks: 'https://a/{{x}}'", "1: runbooks: expected an http:// or https:// URL, got text that is not shown here"),
+        (
+            "target: 'job=~\"(a\"'",
+            "1: target: expected a regular expression after ~ (missing ), unterminated subpattern at position 0),"
+            ' got "job=~"(a""',
+        ),
         (
             "alerts: {Down: {for: 5}}",
             "1: alerts.Down.for: expected a duration such as 250ms, 5s, 15m, 24h or 7d, got 5",
