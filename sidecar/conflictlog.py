@@ -5,6 +5,9 @@ import structlog
 from sidecar.conflicts import Conflict, ConflictKind
 from sidecar.logs import Summarised
 
+REASON_CHARACTERS = 256
+"""So much of a write's reason is in its line; `/v1/conflicts` has it whole."""
+
 _log = structlog.get_logger("conflicts")
 
 
@@ -26,7 +29,7 @@ class ConflictLog:
             source_module=attempted.source_module,
             state=attempted.state,
             version=attempted.version,
-            reason=attempted.reason,
+            reason=attempted.reason[:REASON_CHARACTERS],
             against=against.source_module,
             against_state=against.state,
             against_version=against.version,

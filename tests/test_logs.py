@@ -133,6 +133,16 @@ def test_a_rejected_write_is_one_line(tmp_path):
     assert {"state": "IDLE", "source_module": "late", "reason": "why"}.items() <= line.items()
 
 
+def test_a_long_reason_does_not_fill_the_log(tmp_path):
+    """A refused writer may try often; what it says is whole in `/v1/conflicts`."""
+    with running(written(tmp_path)) as sidecar:
+        sidecar.api.put("/v1/state", {"state": "IDLE", "reason": "why " * 1000}, if_match='"lost-3"')
+        (line,) = sidecar.wait_for("write_rejected")
+
+        assert ("why " * 1000)[:256] == line["reason"]
+        assert "why " * 1000 == sidecar.api.get("/v1/conflicts").json["conflicts"][0]["attempted"]["reason"]
+
+
 def test_no_request_is_told(tmp_path):
     """Whatever it asks for, and however it ends."""
     with running(written(tmp_path)) as sidecar:
