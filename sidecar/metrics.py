@@ -442,6 +442,11 @@ LOOP_LAG = Family(
     "The longest time in the last 10 to 11 s that the event loop was busy and nothing else could run.",
     unit="seconds",
 )
+LOOP_TASKS = Family(
+    "fsm_event_loop_tasks",
+    "gauge",
+    "Tasks of the event loop: its core tasks, one for each connection to the API, and one for each subscriber that is served.",
+)
 _METHODS = ("GET", "PUT", "POST", "DELETE", "other")
 HTTP_REQUESTS = Family(
     "fsm_http_requests_total",

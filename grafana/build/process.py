@@ -30,6 +30,12 @@ def process() -> list[object]:
             dashed="^limit",
         ),
         graph(
+            "Tasks",
+            "Of the event loop: one for each connection and each subscriber, and some. Growth without end is a fault.",
+            "short",
+            Query(each(of(m.LOOP_TASKS))),
+        ),
+        graph(
             "Garbage collections",
             "Runs of Python's collector a second, by generation.",
             "ops",

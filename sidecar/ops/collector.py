@@ -1,5 +1,6 @@
 """What is read for each scrape: the store's own numbers as gauges, and the state of everything that has one."""
 
+import asyncio
 import platform
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -191,6 +192,7 @@ class StateCollector(Collector):
         yield metrics.CONFIG_VALID.sample([((), watch.valid)])
         yield metrics.CONFIG_CHANGED.sample([((), bool(watch.waiting))])
         yield metrics.LOOP_LAG.sample([((), self._loop_lag.seconds)])
+        yield metrics.LOOP_TASKS.sample([((), len(asyncio.all_tasks()))])
         yield metrics.LOG_MESSAGES.sample(((level,), count) for level, count in logs.LINES.items())
 
 
