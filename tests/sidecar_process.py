@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import queue
+import re
 import signal
 import socket
 import subprocess
@@ -60,6 +61,14 @@ def eventually(look, seconds=PATIENCE_SECONDS):
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.005)
     return answer
+
+
+_SECRET = re.compile(r"whsec_[A-Za-z0-9+/]{8}")
+
+
+def keeps_secrets(text):
+    """No log, metric or error of any test shows a webhook's secret."""
+    return not _SECRET.search(text)
 
 
 # --- asking ---
@@ -120,7 +129,9 @@ class Client:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has answered before it had read all
                 connection.endheaders(content)
             response = connection.getresponse()
-            return Answer(response.status, response.headers, response.read())
+            answer = Answer(response.status, response.headers, response.read())
+        assert (answer.status < 400 and path != "/metrics") or keeps_secrets(answer.body.decode("latin-1"))
+        return answer
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -188,6 +199,7 @@ def served(config_file):
                     stop()
             thread.join()
             gc.set_threshold(*thresholds)  # what the sidecar sets for a whole process is not for this one
+            assert keeps_secrets(str(log))
     for failure in failures:
         raise failure
 
@@ -275,6 +287,7 @@ def process(*arguments, **options):
     finally:
         started.kill()
     assert "Traceback" not in started.stderr, started.stderr
+    assert keeps_secrets(started.stderr)
 
 
 def running(config_file, **options):
