@@ -122,6 +122,14 @@ class ConfiguredSubscriberError(StateStoreError):
     """The subscriber is written in the config file, and is changed there."""
 
 
+class TooManyWatchersError(StateStoreError):
+    """All places for watchers are taken. Try again later, or raise `watch.max_watchers`."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"all {limit} places for watchers are taken; try again later, or raise watch.max_watchers")
+        self.limit = limit
+
+
 class EndpointRefusedError(StateStoreError):
     """The endpoint may not be called. `rule` names the reason."""
 

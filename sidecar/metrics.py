@@ -408,6 +408,27 @@ SUBSCRIBERS_UNLISTED = Family(
     "fsm_subscriber_series_suppressed", "gauge", "Subscribers without series of their own, beyond the cap."
 )
 
+# --- watchers ---
+
+WATCHERS = Family(
+    "fsm_watchers",
+    "gauge",
+    "Requests that wait for the next revision: streams of GET /v1/watch, and long polls of GET /v1/state.",
+    (Label("kind", ("stream", "poll")),),
+)
+WATCHERS_LIMIT = Family("fsm_watchers_limit", "gauge", "Places for watchers of both kinds together.")
+WATCHERS_REFUSED = Family("fsm_watchers_refused_total", "counter", "Watchers refused because all places were taken.")
+WATCHERS_STALLED = Family(
+    "fsm_watchers_stalled_total", "counter", "Streams cut because the watcher took nothing for watch.stalled."
+)
+WATCH_EVENTS = Family("fsm_watch_events_total", "counter", "Revisions sent to streams.")
+WATCH_GAPS = Family(
+    "fsm_watch_gaps_total",
+    "counter",
+    "Streams that were told of revisions they will not get, by why.",
+    (Label("reason", ("epoch", "compacted", "slow", "lost")),),
+)
+
 # --- the process ---
 
 BUILD = Family(
@@ -457,7 +478,7 @@ HTTP_REQUESTS = Family(
 HTTP_SECONDS = Family(
     "fsm_http_request_duration_seconds",
     "histogram",
-    "Time to answer an API request.",
+    "Time to answer an API request, without the time that it asked to wait.",
     (Label("method", _METHODS),),
     unit="seconds",
     buckets=_REQUEST_BUCKETS,
@@ -505,6 +526,7 @@ SECTIONS = {
     HEAD: "The journal and its disk",
     HEALTHY: "Health",
     SUBSCRIBERS: "Subscribers and deliveries",
+    WATCHERS: "Watchers",
     BUILD: "The process",
     STORE_GAUGES["total_sets"]: "The store's own numbers",
 }

@@ -163,11 +163,15 @@ class Service:
         await stack.enter_async_context(running(dispatcher.run(), name="dispatcher", crashed=self.crashed))
         stack.push_async_callback(dispatcher.drain, self.stop.hurried, config.shutdown.flush_timeout_seconds)
 
+        watchers = wiring.watchers(config.watch, journal)
+        await stack.enter_async_context(running(watchers.run(), name="watchers", crashed=self.crashed))
+
         backups = Backups(database, BackupMetrics(registry))
         api = build_api(
             store,
             dispatcher,
             backups,
+            watchers,
             HttpMetrics(registry, ROUTES),
             draining=self._closing.is_set,
             stopping=self.stop.asked.is_set,
@@ -175,6 +179,7 @@ class Service:
             require_precondition=config.writes.require_precondition,
         )
         api_at = await _listen(stack, "api", api, config.api.listen, API_LINGER_SECONDS)
+        stack.callback(watchers.close)
         targets.own_ports.add(api_at.port)
         watch = self._config_watch = ConfigWatch(
             found,
@@ -186,6 +191,7 @@ class Service:
             dispatcher,
             database,
             backups,
+            watchers,
             facts=wiring.facts(config),
             config_watch=watch,
             loop_lag=loop_lag,

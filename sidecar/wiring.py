@@ -5,14 +5,16 @@ from pathlib import Path
 
 from sidecar.checks import Thresholds
 from sidecar.config import Config, Subscriber, Webhooks, load, read_secret
-from sidecar.config.sections import Health, Retention
+from sidecar.config.sections import Health, Retention, Watch
 from sidecar.configwatch import Loaded
 from sidecar.dispatch.delivery import Policy
 from sidecar.dispatch.subscriber import Settings
 from sidecar.dispatch.target import Targets
 from sidecar.errors import ConfigError
+from sidecar.journal import Journal
 from sidecar.ops.collector import Facts
 from sidecar.retention import Limits
+from sidecar.watchers import Watchers
 
 
 def loaded(config_file: str) -> Loaded:
@@ -62,6 +64,16 @@ def policy(webhooks: Webhooks) -> Policy:
         evict_failures=webhooks.evict_after.failures,
         evict_seconds=webhooks.evict_after.time_seconds,
         max_lag=webhooks.max_lag,
+    )
+
+
+def watchers(watch: Watch, journal: Journal) -> Watchers:
+    return Watchers(
+        journal,
+        limit=watch.max_watchers,
+        max_lag=watch.max_lag,
+        heartbeat_seconds=float(watch.heartbeat_seconds),
+        stalled_seconds=float(watch.stalled_seconds),
     )
 
 

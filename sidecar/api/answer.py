@@ -55,6 +55,33 @@ class Answer(web.StreamResponse):
         """All is sent already."""
 
 
+class Stream(web.StreamResponse):
+    """A body that comes bit by bit, and ends with the connection: the same bytes for every version of HTTP."""
+
+    def __init__(self, content_type: str, headers: Mapping[str, str] = NO_HEADERS) -> None:
+        super().__init__()
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        self._lines = f"Content-Type: {content_type}\r\n{lines}"
+        self._begun = False
+
+    @property
+    def keep_alive(self) -> bool:
+        """Never: its end is the body's."""
+        return False
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
+        """Send the head, once. The rest goes through the writer."""
+        writer = request.writer
+        if not self._begun:
+            self._begun = True
+            head = f"{_STATUS_LINES[self.status]}{self._lines}Connection: close\r\nDate: {_date()}\r\n\r\n"
+            await writer.write(head.encode("ascii"))
+        return writer
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """The connection's end is the body's."""
+
+
 def _date() -> str:
     return _date_of(int(time.time()))
 

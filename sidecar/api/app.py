@@ -13,7 +13,7 @@ from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 
-from sidecar.api import journal, state, subscribers
+from sidecar.api import journal, state, subscribers, watch
 from sidecar.api.problems import problem, problem_of, problem_of_http
 from sidecar.api.request import Parts, Request
 from sidecar.api.routing import Table
@@ -22,8 +22,9 @@ from sidecar.dispatch.dispatcher import Dispatcher
 from sidecar.errors import DrainingError, StateStoreError
 from sidecar.meters import HttpMetrics
 from sidecar.store import AsyncStateStore
+from sidecar.watchers import Watchers
 
-_TABLE = Table(state.routes, subscribers.routes, journal.routes)
+_TABLE = Table(state.routes, subscribers.routes, journal.routes, watch.routes)
 ROUTES = _TABLE.methods
 """Every template with each of its methods."""
 
@@ -89,7 +90,8 @@ class Api:
             response = problem(500, "internal", "A fault of the sidecar", "its log has the cause; please report it")
         if self._stopping():
             response.force_close()
-        self._metrics.observe(route, request.method, response.status, time.perf_counter() - started)
+        seconds = time.perf_counter() - started - request.waited_seconds
+        self._metrics.observe(route, request.method, response.status, seconds)
         return response
 
 
@@ -97,6 +99,7 @@ def build_api(
     store: AsyncStateStore,
     dispatcher: Dispatcher,
     backups: Backups,
+    watchers: Watchers,
     metrics: HttpMetrics,
     *,
     draining: Callable[[], bool],
@@ -105,7 +108,7 @@ def build_api(
     require_precondition: bool,
 ) -> Api:
     """The API over these parts."""
-    parts = Parts(store, dispatcher, backups, require_precondition)
+    parts = Parts(store, dispatcher, backups, watchers, require_precondition)
     return Api(parts, metrics, draining=draining, stopping=stopping, max_body_bytes=max_body_bytes)
 
 

@@ -37,6 +37,7 @@ MEANINGS: dict[type[Exception], Meaning] = {
     errors.KeyReusedError: Meaning(422, "idempotency-key-reused", "The Idempotency-Key was used for another write"),
     errors.PreconditionRequiredError: Meaning(428, "precondition-required", "Writes have to say what they expect"),
     errors.OverloadedError: Meaning(503, "overloaded", "Too many writes wait for the disk"),
+    errors.TooManyWatchersError: Meaning(503, "too-many-watchers", "All watcher places are taken", ("limit",)),
     errors.DrainingError: Meaning(503, "draining", "The sidecar is stopping"),
     errors.StorageFailedError: Meaning(503, "storage-failed", "The write may or may not be durable"),
     errors.StorageSlowError: Meaning(503, "storage-slow", "The disk did not answer in time"),

@@ -1,6 +1,8 @@
 """A request as the handlers get it: with the parts of the sidecar that answer it."""
 
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from aiohttp import web
@@ -8,6 +10,7 @@ from aiohttp import web
 from sidecar.backup import Backups
 from sidecar.dispatch.dispatcher import Dispatcher
 from sidecar.store import AsyncStateStore
+from sidecar.watchers import Watchers
 
 
 class Parts(NamedTuple):
@@ -16,6 +19,7 @@ class Parts(NamedTuple):
     store: AsyncStateStore
     dispatcher: Dispatcher
     backups: Backups
+    watchers: Watchers
     require_precondition: bool
 
 
@@ -26,7 +30,28 @@ class Request(web.BaseRequest):
     placeholders: Mapping[str, str]
     """What stands in the path where the route's template has a name."""
 
+    lost: Callable[[], None] | None = None
+    """Called when the connection is lost while the request is being answered."""
+
+    waited_seconds = 0.0
+    """Time that the caller wanted to wait: nobody's slowness."""
+
     _body: bytes | None = None
+
+    def _cancel(self, exc: BaseException) -> None:
+        """aiohttp tells of a lost connection only whoever reads the body."""
+        super()._cancel(exc)
+        if self.lost:
+            self.lost()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """The block waits because the caller wants it."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.waited_seconds += time.perf_counter() - begun
 
     async def read(self) -> bytes:
         """The whole body; most have come together with their head. Raises aiohttp's 413 beyond the limit, and 417."""

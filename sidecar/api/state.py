@@ -10,9 +10,13 @@ from sidecar.api.request import Request
 from sidecar.api.routing import Routes, Scope
 from sidecar.conflicts import Expectation
 from sidecar.document import SnapshotDocument, TransitionDocument
-from sidecar.errors import InvalidError, NoStateError, PreconditionRequiredError
+from sidecar.errors import InvalidError, MalformedError, NoStateError, PreconditionRequiredError
 from sidecar.snapshot import new_uuid
 from sidecar.store import MAX_VERSION
+from sidecar.watchers import Kind
+
+LONGEST_WAIT_SECONDS = 60.0
+"""Proxies give up on an answer that takes longer."""
 
 routes = Routes()
 
@@ -22,16 +26,41 @@ _move = wire.Body(wire.Move)
 
 @routes.get("/v1/state", Scope.READ)
 async def get_state(request: Request) -> web.StreamResponse:
-    """The current state, or 304 when the caller has it."""
-    wire.Query(request)
+    """The current state, or 304 when the caller has it. With `wait`, that one only if nothing new comes for so long."""
+    query = wire.Query(request, "after", "epoch", "wait")
     store = request.parts.store
+    known = _known(request, query)
+    if wait := query.seconds("wait", most=LONGEST_WAIT_SECONDS):
+        await _newer(request, known, wait)
     stored = store.read()
     if stored is None:
         raise NoStateError("no state has been written yet")
-    etag = wire.etag(store.journal.epoch, stored.document.version)
-    if wire.not_modified(request, etag):
-        return web.Response(status=304, headers={"ETag": etag})
+    if known is not None and stored.entry.revision <= known:
+        return web.Response(status=304, headers={"ETag": wire.etag(store.journal.epoch, stored.document.version)})
     return wire.answer_state(store.journal.epoch, stored)
+
+
+def _known(request: Request, query: wire.Query) -> int | None:
+    """The revision that the caller has, by `after` or by its ETag; None: it has none of this journal."""
+    after, epoch = wire.after(query)
+    store = request.parts.store
+    if after is not None:
+        return after if epoch in (None, store.journal.epoch) and after <= store.journal.head else None
+    current = store.current
+    if current and wire.not_modified(request, wire.etag(store.journal.epoch, current.document.version)):
+        return current.entry.revision
+    if query.text("wait") and "If-None-Match" not in request.headers:
+        raise MalformedError("wait needs what you have: after=<revision>, or If-None-Match with its ETag")
+    return None
+
+
+async def _newer(request: Request, known: int | None, seconds: float) -> None:
+    """Wait for a revision after the one that is known."""
+    watchers = request.parts.watchers
+    if known is not None and watchers.journal.head <= known:
+        with watchers.admitted(Kind.POLL, known) as watcher, request.waiting():
+            request.lost = watcher.leave
+            await watcher.wait(seconds)
 
 
 @routes.put("/v1/state", Scope.WRITE)

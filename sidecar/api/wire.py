@@ -257,11 +257,34 @@ class Query:
             raise MalformedError(f"the query parameter {name} is a number from {least} to {most}")
         return int(text)
 
+    def seconds(self, name: str, *, most: float) -> float | None:
+        """A duration such as `30s`, from 0s; None: not given."""
+        text = self._values.get(name)
+        if text is None:
+            return None
+        try:
+            seconds = float(Seconds.parse(text))
+        except ValueError:
+            seconds = -1.0
+        if not 0 <= seconds <= most:
+            raise MalformedError(f"the query parameter {name} is a duration such as 30s, at most {most:g}s")
+        return seconds
+
     def choice(self, name: str, *values: str) -> str:
         value = self._values.get(name, values[0])
         if value not in values:
             raise MalformedError(f"the query parameter {name} is one of: {', '.join(values)}")
         return value
+
+
+def after(query: Query) -> tuple[int | None, str | None]:
+    """The last revision that the caller has, and the epoch that it is of; None: it does not say."""
+    epoch = query.text("epoch")
+    if query.text("after") is None:
+        if epoch is not None:
+            raise MalformedError("the query parameter epoch needs after: the revision of that epoch which you have")
+        return None, None
+    return query.integer("after", default=0, least=0, most=MAX_VERSION), epoch
 
 
 def duration(text: object, *, path: str, most: float) -> Seconds:

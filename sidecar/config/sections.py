@@ -94,6 +94,7 @@ Amount = Annotated[int, _between(0)]
 Count = Annotated[int, _between(1)]
 Duration = Annotated[Seconds, _between(_SHORTEST, _LONGEST)]
 Pause = Annotated[Seconds, _between(Seconds(0), _LONGEST)]
+Heartbeat = Annotated[Seconds, _between(Seconds(0.1), Seconds(3600))]
 Timeout = Annotated[Seconds, _between(_SHORTEST, Seconds(30))]
 BodySize = Annotated[Bytes, _between(Bytes(1 << 10), Bytes(16 << 20))]
 JournalSize = Annotated[Bytes, _between(Bytes(64 << 10))]
@@ -238,6 +239,15 @@ class Subscriber(Struct, frozen=True, kw_only=True):
     max_batch: Annotated[int, _between(1, MAX_BATCH)] = 1
 
 
+class Watch(Struct, frozen=True, kw_only=True):
+    """Those who follow the state over a connection of their own. `max_lag` counts revisions; 0: only the latest."""
+
+    max_watchers: Annotated[int, _between(1, 100_000)] = 1000
+    max_lag: Amount = 256
+    heartbeat_seconds: Heartbeat = msgspec.field(default=Seconds(15), name="heartbeat")
+    stalled_seconds: Duration = msgspec.field(default=Seconds(30), name="stalled")
+
+
 class Health(Struct, frozen=True, kw_only=True):
     """When the health check complains."""
 
@@ -281,6 +291,7 @@ class Config(Struct, frozen=True, kw_only=True):
     ops: Ops = Ops()
     webhooks: Webhooks = Webhooks()
     subscribers: tuple[Subscriber, ...] = ()
+    watch: Watch = Watch()
     health: Health = Health()
     metrics: Metrics = Metrics()
     shutdown: Shutdown = Shutdown()

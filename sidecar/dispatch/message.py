@@ -73,6 +73,11 @@ def _changed(entry: Entry, epoch: str, previous: int | None, skipped: int) -> _C
     return _Changed(epoch, entry.revision, previous or 0, skipped, previous is None, msgspec.Raw(entry.document))
 
 
+def data(entry: Entry, *, epoch: str, previous: int | None, skipped: int) -> bytes:
+    """What a message of one revision has in `data`."""
+    return _encode(_changed(entry, epoch, previous, skipped))
+
+
 def ping(*, epoch: str, subscriber_id: str, now: float) -> Message:
     """A message that carries no state, to see whether the receiver answers."""
     return _message(f"{epoch}_ping-{secrets.token_hex(8)}_{subscriber_id}", PING, now, _encode({"epoch": epoch}))

@@ -21,6 +21,7 @@ from sidecar.dispatch.subscriber import Status
 from sidecar.ops.disk import Disk
 from sidecar.ops.looplag import LoopLag
 from sidecar.store import AsyncStateStore
+from sidecar.watchers import Watchers
 
 MAX_TRANSITION_SERIES = 256
 """So many pairs of states have a series of their own; the others are counted together as `other`."""
@@ -52,6 +53,7 @@ class StateCollector(Collector):
         dispatcher: Dispatcher,
         database: Database | None,
         backups: Backups,
+        watchers: Watchers,
         *,
         facts: Facts,
         config_watch: ConfigWatch,
@@ -61,6 +63,7 @@ class StateCollector(Collector):
         self._dispatcher = dispatcher
         self._database = database
         self._backups = backups
+        self._watchers = watchers
         self.facts = facts
         self._config_watch = config_watch
         self._loop_lag = loop_lag
@@ -78,6 +81,7 @@ class StateCollector(Collector):
         yield from self._journal()
         yield from self._deliveries(numbers)
         yield from self._subscribers()
+        yield from self._watching()
         yield from self._process()
 
     def describe(self) -> Iterator[Metric]:
@@ -182,6 +186,15 @@ class StateCollector(Collector):
         yield metrics.SUBSCRIBER_FAILURES.sample(((each.id,), each.failures) for each in listed)
         yield metrics.SUBSCRIBER_SUCCESS.sample(((each.id,), each.last_success_at) for each in listed)
         yield metrics.SUBSCRIBERS_UNLISTED.sample([((), len(served) - len(listed))])
+
+    def _watching(self) -> Iterator[Metric]:
+        watchers = self._watchers
+        yield metrics.WATCHERS.sample(((kind,), count) for kind, count in watchers.counts().items())
+        yield metrics.WATCHERS_LIMIT.sample([((), watchers.limit)])
+        yield metrics.WATCHERS_REFUSED.sample([((), watchers.refused)])
+        yield metrics.WATCHERS_STALLED.sample([((), watchers.stalled)])
+        yield metrics.WATCH_EVENTS.sample([((), watchers.events)])
+        yield metrics.WATCH_GAPS.sample(((reason,), count) for reason, count in watchers.gaps.items())
 
     def _process(self) -> Iterator[Metric]:
         watch = self._config_watch

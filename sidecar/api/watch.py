@@ -1,0 +1,143 @@
+"""Following the state without polling: `GET /v1/watch`, a stream of server-sent events.
+
+The format: https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+import re
+import socket
+import sys
+from contextlib import suppress
+from functools import lru_cache
+
+import msgspec
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+
+from sidecar.api import wire
+from sidecar.api.answer import Stream
+from sidecar.api.request import Request
+from sidecar.api.routing import Routes, Scope
+from sidecar.dispatch import message
+from sidecar.errors import MalformedError
+from sidecar.journal import Entry, Journal
+from sidecar.store import MAX_VERSION
+from sidecar.watchers import Due, Gap, Kind, Watcher
+
+routes = Routes()
+
+_ID = re.compile(r"([a-z0-9]{1,32})-(0|[1-9]\d{0,15})")
+_RETRY = b"retry: 1000\n\n"
+_HEARTBEAT = b": heartbeat\n\n"
+_END = b'event: end\ndata: {"reason":"draining"}\n\n'
+
+_UNTAKEN_BYTES = 16 << 10
+"""With more than this in the process's own buffer, a watcher gets nothing more until it takes some."""
+
+_SOCKET_BYTES = 64 << 10
+
+
+@routes.get("/v1/watch", Scope.READ)
+async def get_watch(request: Request) -> web.StreamResponse:
+    """The state now, and then each new one, until the caller goes; after `Last-Event-ID` or `after`, what it has missed."""
+    watchers = request.parts.watchers
+    cursor, gap = _position(request, watchers.journal)
+    stream = Stream("text/event-stream", {"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+    if request.method == "HEAD":
+        return stream
+    with watchers.admitted(Kind.STREAM, cursor, gap) as watcher:
+        request.lost = watcher.leave
+        with request.waiting(), suppress(ConnectionError):  # it goes away, which is how most streams end
+            _bound(request)
+            await _follow(request, await stream.prepare(request), watcher)
+    return stream
+
+
+def _position(request: Request, journal: Journal) -> tuple[int | None, Gap | None]:
+    """Where the caller stands. A browser that reconnects sends `Last-Event-ID` with the query of its first request."""
+    query = wire.Query(request, "after", "epoch")
+    after, epoch = wire.after(query)
+    last = request.headers.getall("Last-Event-ID", ())
+    if last:
+        match = _ID.fullmatch(last[0]) if len(last) == 1 else None
+        if not match or int(match[2]) > MAX_VERSION:
+            raise MalformedError("Last-Event-ID is the id of an event of this stream, such as k3f9-17")
+        epoch, after = match[1], int(match[2])
+    if after is None:
+        return None, None
+    if epoch not in (None, journal.epoch) or after > journal.head:
+        return None, Gap.EPOCH
+    return after, None
+
+
+def _bound(request: Request) -> None:
+    """Little is kept for a caller that does not read, here and in the kernel; one that is not there any more is found out."""
+    transport = request.transport
+    if transport is None:
+        return
+    transport.set_write_buffer_limits(high=_UNTAKEN_BYTES)
+    connection: socket.socket = transport.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+    if sys.platform == "linux" and connection.family != socket.AF_UNIX:
+        stalled = int(request.parts.watchers.stalled_seconds * 1000)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stalled)
+
+
+async def _follow(request: Request, writer: AbstractStreamWriter, watcher: Watcher) -> None:
+    """Send what is due, until the caller is gone, or the sidecar stops and all is sent."""
+    watchers = request.parts.watchers
+    epoch = watchers.journal.epoch
+    await writer.write(_RETRY)
+    while True:
+        await watcher.wait(watchers.heartbeat_seconds)
+        if watcher.gone:
+            return
+        if watcher.behind:
+            await writer.write(b"".join([_events(epoch, due) for due in await watcher.due()]))
+        elif watchers.closed:
+            await writer.write(_END)
+            return
+        else:
+            await writer.write(_HEARTBEAT)
+        if request.protocol.writing_paused:
+            await _drained(request, writer, watcher)
+
+
+async def _drained(request: Request, writer: AbstractStreamWriter, watcher: Watcher) -> None:
+    try:
+        async with watcher.patience():
+            await writer.drain()
+    except TimeoutError:
+        request.parts.watchers.stalled += 1
+        if request.transport:
+            request.transport.abort()
+        raise ConnectionAbortedError("the watcher took nothing for too long") from None
+
+
+def _events(epoch: str, due: Due) -> bytes:
+    if due.previous is not None and not due.gap:
+        return _next_state(epoch, due.entry)
+    state = _state(epoch, due.entry, due.previous, due.skipped)
+    return _gap(epoch, due, due.gap) + state if due.gap else state
+
+
+@lru_cache(maxsize=4)
+def _next_state(epoch: str, entry: Entry) -> bytes:
+    """The revision after the one before: the same bytes for all."""
+    return _state(epoch, entry, entry.revision - 1, 0)
+
+
+def _state(epoch: str, entry: Entry, previous: int | None, skipped: int) -> bytes:
+    data = message.data(entry, epoch=epoch, previous=previous, skipped=skipped)
+    return b"id: %b-%d\nevent: state\ndata: %b\n\n" % (epoch.encode(), entry.revision, data)
+
+
+def _gap(epoch: str, due: Due, reason: Gap) -> bytes:
+    """Without an id: who goes away before the state has come is told again."""
+    told = {
+        "epoch": epoch,
+        "revision": due.entry.revision,
+        "previous_revision": due.previous or 0,
+        "skipped": due.skipped,
+        "reason": reason,
+    }
+    return b"event: gap\ndata: %b\n\n" % msgspec.json.encode(told)

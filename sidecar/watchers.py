@@ -1,0 +1,203 @@
+"""Those who wait for the next revision over HTTP: each a cursor over the journal, which is the only queue there is."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from enum import StrEnum
+from typing import NamedTuple
+
+from sidecar.errors import CompactedError, DrainingError, TooManyWatchersError
+from sidecar.journal import Entry, Journal
+
+CLOSING_SECONDS = 0.5
+"""How long a stop waits for a watcher to take what was sent to it before."""
+
+_BATCH = 64
+_BATCH_BYTES = 16 << 10
+
+_TOGETHER = 32
+"""So many are woken at a time; then everybody else has a turn, the writers first."""
+
+
+class Kind(StrEnum):
+    """What a watcher is: a stream of events, or one request that waits."""
+
+    STREAM = "stream"
+    POLL = "poll"
+
+
+class Gap(StrEnum):
+    """Why a watcher does not get the revision after its cursor; `lost`: somebody accepted the loss."""
+
+    EPOCH = "epoch"
+    COMPACTED = "compacted"
+    SLOW = "slow"
+    LOST = "lost"
+
+
+class Due(NamedTuple):
+    """A revision for a watcher. `previous`: the one it had before, None: none of this journal. `gap`: why some are left out."""
+
+    entry: Entry
+    previous: int | None
+    gap: Gap | None = None
+
+    @property
+    def skipped(self) -> int:
+        """How many are left out."""
+        return self.entry.revision - (self.previous or 0) - 1 if self.gap else 0
+
+
+class Watcher:
+    """One who waits. `cursor`: the last revision that it has; None: none of this journal yet."""
+
+    def __init__(self, watchers: "Watchers", kind: Kind, cursor: int | None, gap: Gap | None) -> None:
+        self.kind = kind
+        self.cursor = cursor
+        self.gone = False
+        self._gap = gap
+        self._watchers = watchers
+        self._waiting: asyncio.Future[None] | None = None
+        self._patience: asyncio.Timeout | None = None
+
+    @property
+    def behind(self) -> bool:
+        """Whether there is something that it does not have."""
+        return self._watchers.journal.head > (self.cursor or 0)
+
+    async def wait(self, seconds: float) -> None:
+        """Return when it is behind or gone, the time is over, or the sidecar stops."""
+        if self.behind or self.gone or self._watchers.closed:
+            return
+        loop = asyncio.get_running_loop()
+        self._waiting = loop.create_future()
+        timer = loop.call_later(seconds, self.wake)
+        try:
+            await self._waiting
+        finally:
+            timer.cancel()
+            self._waiting = None
+
+    def wake(self) -> None:
+        if self._waiting and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    def leave(self) -> None:
+        """Its connection is lost."""
+        self.gone = True
+        self.wake()
+
+    async def due(self) -> Sequence[Due]:
+        """What comes next, oldest first, at most a few kilobytes; moves the cursor. Only while it is behind."""
+        while True:
+            with contextlib.suppress(CompactedError):  # compacted while we looked: look again
+                return self._taken(await self._read())
+
+    async def _read(self) -> Sequence[Entry]:
+        journal, cursor = self._watchers.journal, self.cursor
+        if cursor is not None and cursor + 1 < journal.oldest:
+            self._gap = Gap.COMPACTED
+        elif cursor is not None and journal.head - cursor > max(self._watchers.max_lag, 1):
+            self._gap = Gap.SLOW
+        if cursor is None or self._gap:
+            return await journal.read(journal.head - 1, 1)
+        return await journal.read(cursor, _BATCH)
+
+    def _taken(self, entries: Sequence[Entry]) -> Sequence[Due]:
+        found: list[Due] = []
+        size = 0
+        for entry in entries:
+            found.append(self._next(entry))
+            self.cursor = entry.revision
+            size += len(entry.document)
+            if size >= _BATCH_BYTES:
+                break
+        self._watchers.events += len(found)
+        return found
+
+    def _next(self, entry: Entry) -> Due:
+        gap, self._gap = self._gap, None
+        if gap is None and self.cursor is not None and entry.revision > self.cursor + 1:
+            gap = Gap.LOST
+        if gap:
+            self._watchers.gaps[gap] += 1
+        return Due(entry, self.cursor, gap)
+
+    @asynccontextmanager
+    async def patience(self) -> AsyncIterator[None]:
+        """The time that it may leave what was sent untaken. Raises `TimeoutError`."""
+        seconds = CLOSING_SECONDS if self._watchers.closed else self._watchers.stalled_seconds
+        async with asyncio.timeout(seconds) as self._patience:
+            try:
+                yield
+            finally:
+                self._patience = None
+
+    def hurry(self) -> None:
+        """The sidecar stops."""
+        self.wake()
+        if self._patience:
+            self._patience.reschedule(asyncio.get_running_loop().time() + CLOSING_SECONDS)
+
+
+class Watchers:
+    """All of them, at most `limit`. Who is more than `max_lag` revisions behind jumps to the newest, and is told."""
+
+    def __init__(self, journal: Journal, *, limit: int, max_lag: int, heartbeat_seconds: float, stalled_seconds: float) -> None:
+        self.journal = journal
+        self.limit = limit
+        self.max_lag = max_lag
+        self.heartbeat_seconds = heartbeat_seconds
+        self.stalled_seconds = stalled_seconds
+        self.closed = False
+        self.events = 0
+        self.gaps = dict.fromkeys(Gap, 0)
+        self.refused = 0
+        self.stalled = 0
+        self._watchers: dict[Watcher, None] = {}
+        self._somebody = asyncio.Event()
+
+    @contextmanager
+    def admitted(self, kind: Kind, cursor: int | None, gap: Gap | None = None) -> Iterator[Watcher]:
+        """A watcher, while the block runs. Raises `TooManyWatchersError`."""
+        if self.closed:
+            raise DrainingError("the sidecar is stopping; its next instance will answer")
+        if len(self._watchers) >= self.limit:
+            self.refused += 1
+            raise TooManyWatchersError(self.limit)
+        watcher = Watcher(self, kind, cursor, gap)
+        self._watchers[watcher] = None
+        self._somebody.set()
+        try:
+            yield watcher
+        finally:
+            del self._watchers[watcher]
+
+    def counts(self) -> dict[Kind, int]:
+        """How many there are of each kind."""
+        counts = dict.fromkeys(Kind, 0)
+        for watcher in self._watchers:
+            counts[watcher.kind] += 1
+        return counts
+
+    async def run(self) -> None:
+        """The core task: wakes those who are behind; runs until cancelled. Without watchers a write does not wake it."""
+        seen = self.journal.head
+        while True:
+            if not self._watchers:
+                self._somebody.clear()
+                await self._somebody.wait()
+            await self.journal.beyond(seen)
+            seen = self.journal.head  # before they are woken: what comes meanwhile is for the next round
+            for count, watcher in enumerate(list(self._watchers), 1):
+                if watcher.behind:
+                    watcher.wake()
+                if count % _TOGETHER == 0:
+                    await asyncio.sleep(0)
+
+    def close(self) -> None:
+        """All of them come to an end, and nobody is admitted any more."""
+        self.closed = True
+        for watcher in self._watchers:
+            watcher.hurry()
