@@ -421,7 +421,7 @@ WATCHERS_REFUSED = Family("fsm_watchers_refused_total", "counter", "Watchers ref
 WATCHERS_STALLED = Family(
     "fsm_watchers_stalled_total", "counter", "Streams cut because the watcher took nothing for watch.stalled."
 )
-WATCH_EVENTS = Family("fsm_watch_events_total", "counter", "Revisions sent to streams.")
+WATCH_EVENTS = Family("fsm_watch_events_total", "counter", "Revisions sent to streams.", debug=True)
 WATCH_GAPS = Family(
     "fsm_watch_gaps_total",
     "counter",

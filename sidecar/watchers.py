@@ -144,7 +144,15 @@ class Watcher:
 class Watchers:
     """All of them, at most `limit`. Who is more than `max_lag` revisions behind jumps to the newest, and is told."""
 
-    def __init__(self, journal: Journal, *, limit: int, max_lag: int, heartbeat_seconds: float, stalled_seconds: float) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        limit: int = 1000,
+        max_lag: int = 256,
+        heartbeat_seconds: float = 15.0,
+        stalled_seconds: float = 30.0,
+    ) -> None:
         self.journal = journal
         self.limit = limit
         self.max_lag = max_lag

@@ -395,7 +395,7 @@ SUBSCRIBER = "subscribers:\n- {{id: a, url: http://h, {}}}"
         ("fsm: [1]", ":1: fsm: expected the keys name, states, initial, transitions, enforcement, history_limit,"),
         (
             "hello",
-            ":1: expected the keys fsm, store, writes, journal, api, ops, webhooks, subscribers, health, metrics, shutdown,",
+            ":1: expected the keys fsm, store, writes, journal, api, ops, webhooks, subscribers, watch, health, metrics,",
         ),
         ("\n- fsm", ":2: expected the keys fsm, store"),
         ("stroe: {}", ":1: stroe: unknown key; did you mean store?"),

@@ -16,6 +16,7 @@ from sidecar.errors import StorageFailedError
 from sidecar.meters import BackupMetrics, HttpMetrics
 from sidecar.ops.app import build_ops
 from sidecar.ops.health import LOOP_DEADLINE_SECONDS, Health, Phase
+from sidecar.watchers import Watchers
 
 EMPTY = {"fsm": {"initial": None}}
 LADDER = {"transitions": {"BOOTING": ["IDLE", "ERROR_STATE"], "IDLE": ["ACTIVE"], "ACTIVE": ["IDLE"]}}
@@ -144,7 +145,8 @@ def test_the_scrape_can_be_compressed_and_restricted(start):
 async def api_over(sender, *, draining=False):
     limits = {"max_body_bytes": 1 << 20, "require_precondition": False}
     flags = {"draining": lambda: draining, "stopping": lambda: draining}
-    api = build_api(sender.store, sender.dispatcher, Backups(None, BackupMetrics()), HttpMetrics(), **flags, **limits)
+    parts = sender.store, sender.dispatcher, Backups(None, BackupMetrics()), Watchers(sender.store.journal)
+    api = build_api(*parts, HttpMetrics(), **flags, **limits)
     server = RawTestServer(api)
     await server.start_server(request_factory=api.request)
     return server

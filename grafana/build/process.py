@@ -66,9 +66,27 @@ def process() -> list[object]:
         ),
         graph(
             "API latency",
-            "Time to answer, by method; 99 of 100 are faster. Long polls and streams are as long as they are meant to be.",
+            "Time to answer, by method; 99 of 100 are faster. The time that a long poll or a stream waits is left out.",
             "s",
             Query(quantile(0.99, m.HTTP_SECONDS, "method"), "p99 {{method}}"),
+        ),
+        graph(
+            "Watchers",
+            "Requests that wait for the next revision, by kind, beside the places for all of them; and those refused because "
+            "all were taken.",
+            "short",
+            Query(each(of(m.WATCHERS), "kind"), f"{{{{kind}}}} {WHO}"),
+            Query(each(of(m.WATCHERS_LIMIT)), f"limit {WHO}"),
+            Query(sum_each(increase(m.WATCHERS_REFUSED, over=INTERVAL)), f"refused {WHO}"),
+            red="^refused",
+            dashed="^limit",
+        ),
+        graph(
+            "Gaps of watchers",
+            "Streams that were told of revisions they will not get, by the reason, and streams cut because nobody read them.",
+            "short",
+            Query(sum_each(increase(m.WATCH_GAPS, over=INTERVAL), "reason"), f"{{{{reason}}}} {WHO}"),
+            Query(sum_each(increase(m.WATCHERS_STALLED, over=INTERVAL)), f"stalled {WHO}"),
         ),
         graph(
             "Making a scrape",
