@@ -11,7 +11,6 @@ from functools import lru_cache
 
 import msgspec
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
 
 from sidecar.api import wire
 from sidecar.api.answer import Stream
@@ -48,7 +47,8 @@ async def get_watch(request: Request) -> web.StreamResponse:
         request.lost = watcher.leave
         with request.waiting(), suppress(ConnectionError):  # it goes away, which is how most streams end
             _bound(request)
-            await _follow(request, await stream.prepare(request), watcher)
+            await stream.prepare(request)
+            await _follow(request, watcher)
     return stream
 
 
@@ -82,30 +82,38 @@ def _bound(request: Request) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stalled)
 
 
-async def _follow(request: Request, writer: AbstractStreamWriter, watcher: Watcher) -> None:
+async def _follow(request: Request, watcher: Watcher) -> None:
     """Send what is due, until the caller is gone, or the sidecar stops and all is sent."""
     watchers = request.parts.watchers
     epoch = watchers.journal.epoch
-    await writer.write(_RETRY)
+    _send(request, _RETRY)
     while True:
         await watcher.wait(watchers.heartbeat_seconds)
         if watcher.gone:
             return
         if watcher.behind:
-            await writer.write(b"".join([_events(epoch, due) for due in await watcher.due()]))
+            _send(request, b"".join([_events(epoch, due) for due in await watcher.due()]))
         elif watchers.closed:
-            await writer.write(_END)
+            _send(request, _END)
             return
         else:
-            await writer.write(_HEARTBEAT)
+            _send(request, _HEARTBEAT)
         if request.protocol.writing_paused:
-            await _drained(request, writer, watcher)
+            await _taken(request, watcher)
 
 
-async def _drained(request: Request, writer: AbstractStreamWriter, watcher: Watcher) -> None:
+def _send(request: Request, data: bytes) -> None:
+    """Not through aiohttp's writer: that waits by itself when there is much to send, and for as long as it takes."""
+    if request.transport is None or request.transport.is_closing():
+        raise ConnectionResetError("the watcher went away")
+    request.transport.write(data)
+
+
+async def _taken(request: Request, watcher: Watcher) -> None:
+    """Wait until the caller has taken most of it, or cut it off."""
     try:
         async with watcher.patience():
-            await writer.drain()
+            await request.writer.drain()
     except TimeoutError:
         request.parts.watchers.stalled += 1
         if request.transport:
