@@ -3,11 +3,14 @@
 import json
 import os
 import signal
+import socket
+import struct
 from pathlib import Path
 
 import pytest
 from scraping import of
 from sidecar_process import BASE, Client, eventually, receiving, running
+from watching import Stream, asked, connect
 
 ROUNDS = 1000
 RELOADS = 100
@@ -82,6 +85,23 @@ def test_connections_that_come_and_go_leave_nothing(sidecar):
         assert 200 == Client(sidecar.api.address).get("/v1/state").status
 
     assert left_behind(sidecar, ROUNDS, once) < MOST_GROWN_BYTES
+
+
+def test_watchers_that_come_and_go_leave_nothing(sidecar):
+    """One goes in the middle of the stream, one before its first event, one is cut off hard, one gives up waiting."""
+    address = sidecar.api.address
+    place = "/v1/state?after=1&wait=60s"
+
+    def once(n):
+        connection = asked(connect(address), place if n % 4 == 3 else "/v1/watch")
+        if n % 4 == 0:
+            Stream(connection).event()
+        elif n % 4 == 1:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+
+    assert left_behind(sidecar, ROUNDS, once) < MOST_GROWN_BYTES
+    eventually(lambda: 0 == of(sidecar, "fsm_watchers", kind="stream") + of(sidecar, "fsm_watchers", kind="poll"))
 
 
 def test_reloads_leave_nothing(sidecar):

@@ -2,15 +2,13 @@
 
 import concurrent.futures
 import contextlib
-import os
 import signal
-import socket
 import time
 
 import pytest
 from scraping import of
 from sidecar_process import eventually, on_disk, problem_of, running, written
-from watching import Stream, asked, connect, watching
+from watching import watching
 
 EMPTY = {"fsm": {"initial": None}}
 QUICK = {"heartbeat": "100ms"}
@@ -282,34 +280,6 @@ def test_places_are_limited(start):
         with watching(sidecar.api) as third:
             assert [1] == revisions([third.event()])
     assert 2 == of(sidecar, "fsm_watchers_refused_total")
-
-
-def test_a_thousand_watchers_leave_nothing_behind(tmp_path):
-    """They come, get an event or not, and go, half of them abruptly: descriptors, threads and places are as before."""
-    with running(written(tmp_path)) as sidecar:
-        api = sidecar.api
-
-        def cycle(number):
-            connection = asked(connect(api.address))
-            if number % 2:
-                with contextlib.closing(Stream(connection)) as stream:
-                    stream.event()
-            else:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                connection.close()
-
-        def standing():
-            folder = f"/proc/{sidecar.pid}"
-            return len(os.listdir(f"{folder}/fd")), len(os.listdir(f"{folder}/task")), watchers(sidecar)
-
-        for number in range(20):
-            cycle(number)
-        eventually(lambda: watchers(sidecar) == 0)
-        before = standing()
-        for number in range(1000):
-            cycle(number)
-
-        eventually(lambda: standing() == before)
 
 
 def test_a_watcher_that_goes_is_gone_at_once(sidecar):
