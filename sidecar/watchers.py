@@ -13,7 +13,7 @@ from sidecar.journal import Entry, Journal
 CLOSING_SECONDS = 0.5
 """How long a stop waits for a watcher to take what was sent to it before."""
 
-_BATCH = 64
+_BATCH = 16
 _BATCH_BYTES = 16 << 10
 
 _TOGETHER = 32

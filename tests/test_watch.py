@@ -248,6 +248,7 @@ def test_a_slow_reader_is_told_what_it_missed(start):
         gap, state = before.pop(), stream.event()
 
     assert list(range(1, len(before) + 1)) == revisions(before)
+    assert len(before) * 50_000 < 400_000, "that much was kept for one reader"
     last = before[-1].data["revision"]
     assert {"revision": 61, "previous_revision": last, "skipped": 60 - last, "reason": "slow"}.items() <= gap.data.items()
     assert (61, last, 60 - last) == tuple(state.data[key] for key in ("revision", "previous_revision", "skipped"))
@@ -255,7 +256,7 @@ def test_a_slow_reader_is_told_what_it_missed(start):
 
 
 def test_a_reader_that_takes_nothing_is_cut_off(start):
-    """After `watch.stalled`; the others notice nothing, and its place is free again."""
+    """After `watch.stalled`, with what was kept for it; the others notice nothing, and its place is free again."""
     sidecar = start(watch={"stalled": "200ms", "max_lag": 100})
     with watching(sidecar.api, receive_buffer=4096) as stalled, watching(sidecar.api) as healthy:
         for _ in range(60):
@@ -263,7 +264,7 @@ def test_a_reader_that_takes_nothing_is_cut_off(start):
         assert list(range(1, 62)) == revisions(healthy.events(61))
         eventually(lambda: of(sidecar, "fsm_watchers_stalled_total") == 1)
         assert 1 == watchers(sidecar)
-        assert b"event: end" not in stalled.rest()
+        assert not stalled.rest().endswith(b"\n\n")  # cut in the middle of an event: what was still kept for it is dropped
 
 
 def test_places_are_limited(start):
