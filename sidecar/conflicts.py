@@ -129,6 +129,19 @@ class Conflict(msgspec.Struct, frozen=True):
     attempted: Attempt
     against: Standing
 
+    @classmethod
+    def now(
+        cls,
+        kind: ConflictKind,
+        reason: Reason,
+        document: SnapshotDocument,
+        expected: Expectation | None,
+        against: Standing,
+    ) -> "Conflict":
+        """The conflict of writing `document` now."""
+        attempted = Attempt(document.version, expected, document.state, document.source_module, document.reason)
+        return cls(time.time(), kind, reason, attempted, against)
+
     def __str__(self) -> str:
         if self.kind is ConflictKind.MASKED:
             return f"version {self.attempted.version} got a new number, though {_describe(self.against)}"
@@ -182,24 +195,14 @@ class Conflicts:
         self._masked: deque[tuple[int, Conflict]] = deque(maxlen=capacity)
         self._tell = tell
 
-    def add(
-        self,
-        kind: ConflictKind,
-        reason: Reason,
-        document: SnapshotDocument,
-        expected: Expectation | None,
-        against: Standing,
-    ) -> Conflict:
-        """Remember and count a write that met `against`."""
-        attempted = Attempt(document.version, expected, document.state, document.source_module, document.reason)
-        conflict = Conflict(time.time(), kind, reason, attempted, against)
-        self.counts[kind] += 1
-        self._count(conflict, self._name(document.source_module))
-        ring = self._masked if kind is ConflictKind.MASKED else self._rejected
+    def add(self, conflict: Conflict) -> None:
+        """Remember, count and tell a conflict."""
+        self.counts[conflict.kind] += 1
+        self._count(conflict, self._name(conflict.attempted.source_module))
+        ring = self._masked if conflict.kind is ConflictKind.MASKED else self._rejected
         ring.append((sum(self.counts.values()), conflict))
         if self._tell:
             self._tell(conflict)
-        return conflict
 
     def _count(self, conflict: Conflict, writer: str) -> None:
         if conflict.kind is ConflictKind.MASKED:

@@ -58,6 +58,10 @@ class InvalidSnapshotError(InvalidError):
     """The snapshot has a value that the store cannot keep."""
 
 
+class UnknownStateError(InvalidSnapshotError):
+    """The write names a state that the machine does not have: its writer has another one in mind."""
+
+
 class SubscriberLimitError(StateStoreError):
     """All places for subscribers are taken. Remove one, or raise `store.max_subscribers`."""
 

@@ -17,7 +17,7 @@ import msgspec
 
 from sidecar.audience import Audience, Seat
 from sidecar.checks import Check, RollingCount, Thresholds, check_all
-from sidecar.conflicts import NO_VERSION, ConflictKind, Conflicts, Expectation, Reason
+from sidecar.conflicts import NO_VERSION, Conflict, ConflictKind, Conflicts, Expectation, Reason
 from sidecar.document import (
     SnapshotDocument,
     check_names,
@@ -38,6 +38,7 @@ from sidecar.errors import (
     StateVersionError,
     StorageError,
     StorageSlowError,
+    UnknownStateError,
 )
 from sidecar.idempotency import DEFAULT_MAX_KEYS, DEFAULT_TTL_SECONDS, Requests
 from sidecar.journal import Entry, Journal, Request
@@ -257,17 +258,17 @@ class AsyncStateStore:
         request: Request | None = None,
     ) -> Stored:
         """Write the snapshot that follows the current one: in state `to`, the transition in its history."""
+        return await self.write(lambda tail: self.moved(tail, to, reason, source_module), *expected, request=request)
 
-        def build(tail: SnapshotDocument | None) -> SnapshotDocument:
-            if tail is None:
-                return document_of(FsmSnapshot(0, to, reason, source_module=source_module))
-            current = snapshot_of(tail, self.machine.states)
-            moved = next_snapshot(current, to, reason)
-            if to != current.state:
-                moved = moved.add_transition(create_transition(current.state, to, reason), self.history_limit)
-            return document_of(dataclasses.replace(moved, version=current.version + 1, source_module=source_module))
-
-        return await self.write(build, *expected, request=request)
+    def moved(self, tail: SnapshotDocument | None, to: IntEnum, reason: str, source_module: str) -> SnapshotDocument:
+        """The document that follows `tail`, in state `to`."""
+        if tail is None:
+            return document_of(FsmSnapshot(0, to, reason, source_module=source_module))
+        current = snapshot_of(tail, self.machine.states)
+        moved = next_snapshot(current, to, reason)
+        if to != current.state:
+            moved = moved.add_transition(create_transition(current.state, to, reason), self.history_limit)
+        return document_of(dataclasses.replace(moved, version=current.version + 1, source_module=source_module))
 
     async def write(self, build: Build, *expected: Expectation, request: Request | None = None) -> Stored:
         """Write what `build` makes of the newest accepted state, if all is as expected.
@@ -280,6 +281,25 @@ class AsyncStateStore:
             if answer:
                 return answer
         return await self._write(build, expected, request=request)
+
+    async def forecast(self, build: Build, *expected: Expectation) -> bytes:
+        """The document that `write` would store now, as JSON: decided as a write is, and neither written nor counted.
+
+        Raises as `write`, but for what the disk would say.
+        """
+        try:
+            self._refuse_overload()
+            body = encode_document(self._decide(build(self._tail), expected))
+        except _Lost as lost:
+            await self._settled()
+            raise _rejection(lost, self._conflict(lost)) from None
+        await self._settled()
+        return body
+
+    async def _settled(self) -> None:
+        """Wait for the tail: what is told of it must not be a state that a crash could take back."""
+        if self._in_flight:
+            await self._in_flight[-1].wait()
 
     async def _answer_of(self, request: Request) -> Stored | None:
         """The first answer to a request that was made before; waits for one that is under way. It fails as that one does."""
@@ -309,9 +329,14 @@ class AsyncStateStore:
         try:
             waiter = self._accept(build, expected, snapshot, request)
         except _Lost as lost:
-            if self._in_flight:  # a rejection tells the winner, which must not be a state that a crash could take back
-                await self._in_flight[-1].wait()
-            raise self._rejection(lost) from None
+            await self._settled()
+            raise self._record(lost) from None
+        except UnknownStateError:
+            self.unknown_states += 1
+            raise
+        except OverloadedError:
+            self.overloads += 1
+            raise
         else:
             stored = await waiter
             revision = stored.entry.revision
@@ -322,12 +347,12 @@ class AsyncStateStore:
     def _accept(
         self, build: Build, expected: Sequence[Expectation], snapshot: FsmSnapshot | None, request: Request | None
     ) -> "asyncio.Future[Stored]":
-        if self.waiting >= self.max_queue:
-            self.overloads += 1
-            raise OverloadedError(f"{self.max_queue} writes wait for the disk already; try again in a moment")
+        self._refuse_overload()
         proposed = build(self._tail)
         document = self._decide(proposed, expected)
         body = encode_document(document)
+        if self._tail and not self._allows(self._tail, document):  # or it had lost, if that were enforced
+            self._tell_illegal(self._tail, document)
         renumbered = document is not proposed
         unseen = renumbered and self._tail and all(expectation.version is None for expectation in expected)
         pending = _Pending(document, None if renumbered else snapshot, request, proposed if unseen else None)
@@ -339,8 +364,15 @@ class AsyncStateStore:
         self.journal.append(body, self._settle, request)
         return waiter
 
+    def _refuse_overload(self) -> None:
+        if self.waiting >= self.max_queue:
+            raise OverloadedError(f"{self.max_queue} writes wait for the disk already; try again in a moment")
+
     def _decide(self, document: SnapshotDocument, expected: Sequence[Expectation]) -> SnapshotDocument:
-        """The document as it will be stored, or `_Lost`. Everything is compared with the tail, in this one step."""
+        """The document as it will be stored, or `_Lost`. Everything is compared with the tail, in this one step.
+
+        It changes nothing: a forecast takes the same step.
+        """
         tail = self._tail
         current = tail.version if tail else NO_VERSION
         self.state_named(document.state)
@@ -352,50 +384,44 @@ class AsyncStateStore:
         version = max(document.version, current + 1)
         if version > MAX_VERSION:
             raise InvalidSnapshotError("the version cannot grow beyond 2**53 - 1; start with a new journal", path="$.version")
-        if tail and tail.state != document.state:
-            self._check_transition(document, tail)
+        if tail and self.machine.enforcement is Enforcement.ENFORCE and not self._allows(tail, document):
+            allowed = self.machine.allowed(self.machine.states[tail.state])
+            raise _Lost(ConflictKind.ILLEGAL_TRANSITION, Reason.MACHINE, document, tail, allowed=allowed)
         if version != document.version:
             document = msgspec.structs.replace(document, version=version)
         return document
 
     def state_named(self, name: str, path: str = "$.state") -> IntEnum:
-        """The state of this name. Raises `InvalidSnapshotError`, counted: its writer has another machine in mind."""
+        """The state of this name. Raises `UnknownStateError`."""
         states = self.machine.states
         if name not in states.__members__:
-            self.unknown_states += 1
-            raise InvalidSnapshotError(f"expected one of {', '.join(states.__members__)}", path=path)
+            raise UnknownStateError(f"expected one of {', '.join(states.__members__)}", path=path)
         return states[name]
 
     def _check_members(self, snapshot: FsmSnapshot) -> None:
         if not isinstance(snapshot.state, self.machine.states):
             raise InvalidSnapshotError(f"{snapshot.state!r} is not a state of the machine", path="$.state")
 
-    def _check_transition(self, document: SnapshotDocument, tail: SnapshotDocument) -> None:
-        """Raises `_Lost` for a transition that may not be made. With `warn` it is counted and made."""
+    def _allows(self, tail: SnapshotDocument, document: SnapshotDocument) -> bool:
         machine = self.machine
-        source, target = machine.states[tail.state], machine.states[document.state]
-        if machine.enforcement is Enforcement.OFF or machine.allows(source, target):
-            return
-        if machine.enforcement is Enforcement.ENFORCE:
-            allowed = machine.allowed(source)
-            raise _Lost(ConflictKind.ILLEGAL_TRANSITION, Reason.MACHINE, document, tail, allowed=allowed)
+        if tail.state == document.state or machine.enforcement is Enforcement.OFF:
+            return True
+        return machine.allows(machine.states[tail.state], machine.states[document.state])
+
+    def _tell_illegal(self, tail: SnapshotDocument, document: SnapshotDocument) -> None:
         self.illegal_accepted += 1
         _log.warning("illegal_transition_accepted: %s -> %s, by %s", tail.state, document.state, document.source_module)
 
-    def _rejection(self, lost: _Lost) -> StateStoreError:
+    def _record(self, lost: _Lost) -> StateStoreError:
         """Record the lost write, and give the error that tells its writer."""
-        against = self._standing(lost.winner)
-        conflict = self.conflicts.add(lost.kind, lost.reason, lost.document, lost.expected, against)
-        if lost.expected is None:
-            return IllegalTransitionError(
-                state=against.state or "",
-                to=lost.document.state,
-                allowed=lost.allowed,
-                attempted=conflict.attempted,
-            )
-        self._recent_conflicts.add()
-        error = StateExistsError if lost.expected.version == NO_VERSION else StateVersionError
-        return error(str(conflict), expected=lost.expected, current=against, attempted=conflict.attempted)
+        conflict = self._conflict(lost)
+        self.conflicts.add(conflict)
+        if lost.expected is not None:
+            self._recent_conflicts.add()
+        return _rejection(lost, conflict)
+
+    def _conflict(self, lost: _Lost) -> Conflict:
+        return Conflict.now(lost.kind, lost.reason, lost.document, lost.expected, self._standing(lost.winner))
 
     def _standing(self, winner: SnapshotDocument | None) -> Standing:
         if winner is None:
@@ -430,7 +456,7 @@ class AsyncStateStore:
         """Record that a write took the place of a state that its writer had not seen."""
         against = self._standing(self._current.document if self._current else None)
         reason = Reason.EQUAL if document.version == against.version else Reason.STALE
-        self.conflicts.add(ConflictKind.MASKED, reason, document, None, against)
+        self.conflicts.add(Conflict.now(ConflictKind.MASKED, reason, document, None, against))
 
     async def answer_overdue(self, timeout_seconds: float) -> None:
         """Answer those whose write has waited for the disk that long, or up to a quarter longer. A core task; never ends.
@@ -649,3 +675,14 @@ def _read_back(entry: Entry) -> SnapshotDocument:
         return decode_document(entry.document)
     except msgspec.DecodeError as error:
         raise JournalDamagedError(f"revision {entry.revision} of the journal is no state: {error}") from error
+
+
+def _rejection(lost: _Lost, conflict: Conflict) -> StateStoreError:
+    """The error that tells the writer of a lost write."""
+    against = conflict.against
+    if lost.expected is None:
+        return IllegalTransitionError(
+            state=against.state or "", to=lost.document.state, allowed=lost.allowed, attempted=conflict.attempted
+        )
+    error = StateExistsError if lost.expected.version == NO_VERSION else StateVersionError
+    return error(str(conflict), expected=lost.expected, current=against, attempted=conflict.attempted)

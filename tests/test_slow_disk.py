@@ -38,6 +38,8 @@ async def test_more_writes_than_may_wait_are_refused_at_once(database):
         for _ in range(2):
             with pytest.raises(OverloadedError):
                 await store.set(snap())
+        with pytest.raises(OverloadedError):  # a forecast is refused as the write would be, and not counted
+            await store.forecast(lambda tail: tail)
     assert [0, 1, 2] == [stored.version for stored in await asyncio.gather(*waiting)]
     assert 3 == (await store.set(snap())).version
     assert (4, 2) == (store.journal.head, store.overloads)

@@ -14,6 +14,8 @@ from sidecar import (
     SubscriberLimitError,
 )
 from sidecar.audience import Audience
+from sidecar.conflicts import Expectation
+from sidecar.document import decode_document
 from sidecar.errors import StorageFullError
 from sidecar.journal import Entry, Journal
 
@@ -212,6 +214,28 @@ async def test_a_loser_is_answered_only_when_the_winner_is_durable(held):
     with pytest.raises(StateVersionError) as caught:
         await loser
     assert (1, "ACTIVE") == (caught.value.current.version, caught.value.current.state)
+
+
+async def test_a_forecast_is_told_only_when_what_it_follows_is_durable(held):
+    """Granted or refused: it tells of the state before it. When that one fails, nobody knows what would come."""
+    first, granted, refused = await start(
+        held.set(snap(5)),
+        held.forecast(lambda tail: held.moved(tail, FsmState.ACTIVE, "go", "planner")),
+        held.forecast(lambda tail: held.moved(tail, FsmState.ACTIVE, "go", "planner"), Expectation(version=4)),
+    )
+    assert (1, False, False) == (len(held.journal.waiting), granted.done(), refused.done())
+    held.journal.settle()
+    assert 6 == decode_document(await granted).version
+    with pytest.raises(StateVersionError) as caught:
+        await refused
+    assert (5, 0, 1) == (caught.value.current.version, held.conflicts.version_conflicts, held.journal.head)
+    await first
+
+    failing, forecast = await start(held.set(snap(9)), held.forecast(lambda tail: tail))
+    held.journal.fail(StorageFullError("the disk is full"))
+    for each in (failing, forecast):
+        with pytest.raises(StorageFullError):
+            await each
 
 
 async def test_a_cancelled_callers_write_still_lands(held):

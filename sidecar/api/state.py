@@ -8,9 +8,10 @@ from aiohttp import web
 from sidecar.api import wire
 from sidecar.api.request import Request
 from sidecar.api.routing import Routes, Scope
+from sidecar.api.writing import Write
 from sidecar.conflicts import Expectation
 from sidecar.document import SnapshotDocument, TransitionDocument
-from sidecar.errors import InvalidError, MalformedError, NoStateError, PreconditionRequiredError
+from sidecar.errors import InvalidError, MalformedError, NoStateError
 from sidecar.snapshot import new_uuid
 from sidecar.store import MAX_VERSION
 from sidecar.watchers import Kind
@@ -66,19 +67,15 @@ async def _newer(request: Request, known: int | None, seconds: float) -> None:
 @routes.put("/v1/state", Scope.WRITE)
 async def put_state(request: Request) -> web.StreamResponse:
     """Write the state: the body's snapshot replaces the current one."""
-    enforce_version = wire.Query(request, "enforce_version").flag("enforce_version")
-    expected = wire.preconditions(request)
+    write = Write(request, "enforce_version")
+    enforce_version = write.query.flag("enforce_version")
     change: wire.StateWrite = await _state_write.read(request)
     if enforce_version:
         if change.version is None:
             raise InvalidError("enforce_version needs the version to be enforced", path="$.version")
-        expected.append(Expectation(below=change.version))
-    _require_precondition(request, expected)
-    store = request.parts.store
-    stored = await store.write(
-        lambda tail: _replacement(change, tail, store.history_limit), *expected, request=await wire.repeatable(request)
-    )
-    return wire.answer_state(store.journal.epoch, stored, status=201 if stored.entry.revision == 1 else 200)
+        write.expect(Expectation(below=change.version))
+    history_limit = request.parts.store.history_limit
+    return await write.answer(lambda tail: _replacement(change, tail, history_limit))
 
 
 def _replacement(change: wire.StateWrite, tail: SnapshotDocument | None, history_limit: int) -> SnapshotDocument:
@@ -116,27 +113,21 @@ def _continued(tail: SnapshotDocument, change: wire.StateWrite, limit: int) -> t
     return (*tail.history, move)[-limit:] if limit else ()
 
 
-def _require_precondition(request: Request, expected: list[Expectation]) -> None:
-    if request.parts.require_precondition and not expected:
-        raise PreconditionRequiredError(
-            "say what the write expects: If-Match with the ETag of GET /v1/state, If-None-Match: *, or enforce_version=true"
-        )
-
-
 @routes.post("/v1/transitions", Scope.WRITE)
 async def post_transition(request: Request) -> web.StreamResponse:
     """Go to a state: the sidecar builds the next snapshot, and adds the transition to its history."""
-    wire.Query(request)
-    expected = wire.preconditions(request)
+    write = Write(request)
     move: wire.Move = await _move.read(request)
     store = request.parts.store
-    target = store.state_named(move.to, "$.to")
     if move.source is not None:
-        expected.append(Expectation(state=store.state_named(move.source, "$.from").name))
-    _require_precondition(request, expected)
-    repeatable = await wire.repeatable(request)
-    stored = await store.transition(target, move.reason, *expected, source_module=move.source_module, request=repeatable)
-    return wire.answer_state(store.journal.epoch, stored, status=201 if stored.entry.revision == 1 else 200)
+        write.expect(Expectation(state=move.source))
+
+    def build(tail: SnapshotDocument | None) -> SnapshotDocument:
+        if move.source is not None:
+            store.state_named(move.source, "$.from")
+        return store.moved(tail, store.state_named(move.to, "$.to"), move.reason, move.source_module)
+
+    return await write.answer(build)
 
 
 @routes.get("/v1/state/meta", Scope.READ)

@@ -311,6 +311,11 @@ def state_document(epoch: str, revision: int, document: bytes) -> bytes:
     return b'{"epoch":"%b","revision":%d,"snapshot":%b}' % (epoch.encode(), revision, document)
 
 
+def answer_forecast(epoch: str, document: bytes) -> Answer:
+    """What a dry run gives: the snapshot that would be stored. It has no place in the journal, and no ETag."""
+    return Answer(b'{"epoch":"%b","dry_run":true,"snapshot":%b}' % (epoch.encode(), document))
+
+
 def answer_state(epoch: str, stored: Stored, *, status: int = 200) -> Answer:
     """The state with its ETag. Its bytes come from the journal: nothing is encoded twice."""
     headers = {"ETag": etag(epoch, stored.document.version)}
