@@ -12,14 +12,10 @@ from sidecar.errors import ConfigError
 from sidecar.units import Seconds
 
 if TYPE_CHECKING:  # what is imported where it is used takes time that other commands need not spend
-    from urllib.request import HTTPRedirectHandler
-
     from sidecar.alerts.offline import Verdict
     from sidecar.alerts.scrape import Scrape
 
 URL = "http://127.0.0.1:8471/metrics"
-MAX_BYTES = 16 << 20
-TIMEOUT_SECONDS = 10
 MAX_INTERVAL_SECONDS = 86400
 
 _PLAIN = re.compile("[!-~]+")
@@ -88,7 +84,7 @@ def _url(text: str) -> str:
         _ = parts.port  # raises for one that is none
     except ValueError:
         parts = urlsplit("")
-    if parts.scheme not in ("http", "https") or not parts.hostname or not _PLAIN.fullmatch(text):
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or not _PLAIN.fullmatch(text):
         raise ConfigError([f"{text}: not an http:// or https:// URL of a host, such as {URL}"])
     return parts._replace(path="/metrics").geturl() if parts.path in ("", "/") else text
 
@@ -129,46 +125,17 @@ def _scrape(url: str) -> "Scrape":
 
 
 def _text(url: str) -> bytes:
-    import http.client
-    import urllib.request
-    from urllib.error import HTTPError, URLError
+    from sidecar.asking import NoAnswerError, Place
 
-    # A sidecar is near: no proxy is in between, and it does not send anybody elsewhere.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _no_redirects()())
-    deadline = time.monotonic() + TIMEOUT_SECONDS
+    parts = urlsplit(url)
+    place, path = Place(f"{parts.scheme}://{parts.netloc}"), parts._replace(scheme="", netloc="", fragment="").geturl()
     try:
-        with opener.open(url, timeout=TIMEOUT_SECONDS) as response:
-            body = bytearray()
-            while chunk := response.read1(1 << 16):
-                body += chunk
-                if len(body) > MAX_BYTES:
-                    raise _NoMetricsError(f"answers more than {MAX_BYTES >> 20} MiB, which no sidecar does")
-                if time.monotonic() > deadline:
-                    raise TimeoutError
-            if response.length:
-                raise _NoMetricsError("breaks off in the middle of its answer")
-            return bytes(body)
-    except HTTPError as error:
-        raise _NoMetricsError(f"answers {error.code}, not metrics") from None
-    except TimeoutError:
-        raise _NoMetricsError(f"has not answered within {TIMEOUT_SECONDS}s") from None
-    except http.client.HTTPException:
-        raise _NoMetricsError("does not answer as HTTP") from None
-    except OSError as error:
-        reason = error.reason if isinstance(error, URLError) else error
-        if isinstance(reason, TimeoutError):
-            raise _NoMetricsError(f"has not answered within {TIMEOUT_SECONDS}s") from None
-        raise _NoMetricsError(f"cannot be reached ({getattr(reason, 'strerror', None) or reason})") from None
-
-
-def _no_redirects() -> "type[HTTPRedirectHandler]":
-    import urllib.request
-
-    class NoRedirects(urllib.request.HTTPRedirectHandler):
-        def redirect_request(self, *_: Any) -> None:
-            return None
-
-    return NoRedirects
+        answer = place.ask("GET", path)
+    except NoAnswerError as error:
+        raise _NoMetricsError(str(error)) from None
+    if answer.status != 200:
+        raise _NoMetricsError(f"answers {answer.status}, not metrics")
+    return answer.body
 
 
 # --- telling ---

@@ -1,4 +1,4 @@
-"""The command line: `fsm-sidecar run`, `check-config`, `journal`, `alerts` and `rules`."""
+"""The command line: `fsm-sidecar run`, `check-config`, `journal`, `alerts`, `rules` and `selfcheck`."""
 
 import argparse
 import asyncio
@@ -10,7 +10,7 @@ from contextlib import suppress
 from importlib.metadata import version
 from typing import NoReturn
 
-from sidecar import alerts_cli, config, journal_cli, logs
+from sidecar import alerts_cli, config, journal_cli, logs, selfcheck_cli
 from sidecar.errors import ConfigError, JournalDamagedError, JournalHeldError, StorageError
 
 EX_USAGE = 64
@@ -102,6 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     alerts_cli.add_alerts_command(alerts)
     rules = commands.add_parser("rules", help="print the alerts as a file of rules for Prometheus or Grafana")
     alerts_cli.add_rules_command(rules)
+    selfcheck = commands.add_parser("selfcheck", help="check the contract of a running sidecar; its state stays as it was")
+    selfcheck_cli.add_command(selfcheck)
     return parser
 
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from sidecar_process import on_disk
 
-from sidecar import alerts_cli, cli
+from sidecar import asking, cli
 from sidecar.alerts import grafana, prometheus
 from sidecar.alerts.catalogue import DECLARED
 from sidecar.alerts.settings import load
@@ -224,7 +224,7 @@ def test_nobody_is_sent_elsewhere(start, answering, call):
 
 def test_no_answer_is_one_line(answering, call, monkeypatch):
     """Neither one that never begins, nor one that comes drop by drop."""
-    monkeypatch.setattr(alerts_cli, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(asking, "TIMEOUT_SECONDS", 0.2)
     over = threading.Event()
 
     def dripping(handler):
