@@ -155,7 +155,15 @@ class KeyReusedError(StateStoreError):
 
 
 class MediaTypeError(StateStoreError):
-    """The body is not JSON as we take it: `Content-Type: application/json`, UTF-8, without a Content-Encoding."""
+    """The body is not JSON as we take it: of the media type `wanted`, in UTF-8, without a Content-Encoding."""
+
+    def __init__(self, detail: str, wanted: str) -> None:
+        super().__init__(detail)
+        self.wanted = wanted
+
+
+class TooLargeError(StateStoreError):
+    """What the change would make is larger than it may be. Remove something first, or raise the limit."""
 
 
 class PreconditionRequiredError(StateStoreError):

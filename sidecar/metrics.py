@@ -468,7 +468,7 @@ LOOP_TASKS = Family(
     "gauge",
     "Tasks of the event loop: its core tasks, one for each connection to the API, and one for each subscriber that is served.",
 )
-_METHODS = ("GET", "PUT", "POST", "DELETE", "other")
+_METHODS = ("GET", "PUT", "PATCH", "POST", "DELETE", "other")
 HTTP_REQUESTS = Family(
     "fsm_http_requests_total",
     "counter",

@@ -59,6 +59,15 @@ def test_the_commands_by_hand_do_what_the_text_says(shell, sidecar, hook):
         assert shown in look
 
 
+def test_the_commands_of_the_api_page_are_taken(shell):
+    """Each block of docs/api.md, from the first to the last: with a success."""
+    for block in blocks(DOCUMENTS[2], "sh"):
+        shell(block)
+
+    assert shell.statuses
+    assert {200} == set(shell.statuses)
+
+
 def test_the_program_runs():
     """The store alone, in a program without a server."""
     program = next(block for block in blocks(README, "python") if "AsyncStateStore" in block)

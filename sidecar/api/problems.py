@@ -31,6 +31,7 @@ MEANINGS: dict[type[Exception], Meaning] = {
     errors.CompactedError: Meaning(410, "compacted", "These revisions are no longer kept", ("oldest",)),
     errors.StateExistsError: Meaning(412, "already-exists", "There is a state already", ("expected", "current")),
     errors.StateVersionError: Meaning(412, "version-conflict", "Another write came first", ("expected", "current")),
+    errors.TooLargeError: Meaning(413, "too-large", "The state would become too large"),
     errors.MediaTypeError: Meaning(415, "unsupported-media-type", "The body is not JSON as we take it"),
     errors.InvalidError: Meaning(422, "invalid", "A value is not what is expected", ("path",)),
     errors.EndpointRefusedError: Meaning(422, "endpoint-refused", "This endpoint may not be called", ("rule",)),
@@ -64,7 +65,10 @@ def problem_of(error: errors.StateStoreError) -> web.Response:
     members = {name: getattr(error, name) for name in meaning.carries}
     if isinstance(error, errors.StorageFailedError | errors.StorageSlowError):
         members["outcome"] = "unknown"
-    return problem(meaning.status, meaning.type, meaning.title, str(error), **members)
+    response = problem(meaning.status, meaning.type, meaning.title, str(error), **members)
+    if isinstance(error, errors.MediaTypeError):  # RFC 9110, section 15.5.16, and RFC 5789, section 2.2
+        response.headers["Accept-Patch" if "patch" in error.wanted else "Accept"] = error.wanted
+    return response
 
 
 def problem_of_http(error: web.HTTPException) -> web.Response:

@@ -40,6 +40,9 @@ class Routes(list[Definition]):
     def put(self, template: str, scope: Scope) -> Callable[[Handler], Handler]:
         return self._define(template, scope, "PUT")
 
+    def patch(self, template: str, scope: Scope) -> Callable[[Handler], Handler]:
+        return self._define(template, scope, "PATCH")
+
     def post(self, template: str, scope: Scope) -> Callable[[Handler], Handler]:
         return self._define(template, scope, "POST")
 

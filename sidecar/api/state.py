@@ -6,6 +6,7 @@ import msgspec
 from aiohttp import web
 
 from sidecar.api import wire
+from sidecar.api.patching import MEDIA_TYPE, StatePatch, patched
 from sidecar.api.request import Request
 from sidecar.api.routing import Routes, Scope
 from sidecar.api.writing import Write
@@ -22,6 +23,7 @@ LONGEST_WAIT_SECONDS = 60.0
 routes = Routes()
 
 _state_write = wire.Body(wire.StateWrite)
+_state_patch = wire.Body(StatePatch, MEDIA_TYPE)
 _move = wire.Body(wire.Move)
 
 
@@ -76,6 +78,14 @@ async def put_state(request: Request) -> web.StreamResponse:
         write.expect(Expectation(below=change.version))
     history_limit = request.parts.store.history_limit
     return await write.answer(lambda tail: _replacement(change, tail, history_limit))
+
+
+@routes.patch("/v1/state", Scope.WRITE)
+async def patch_state(request: Request) -> web.StreamResponse:
+    """Change some of the state's data; the agent stays in its state. Patches of different members do not meet."""
+    write = Write(request)
+    change: StatePatch = await _state_patch.read(request)
+    return await write.answer(lambda tail: patched(change, tail, request.client_max_size))
 
 
 def _replacement(change: wire.StateWrite, tail: SnapshotDocument | None, history_limit: int) -> SnapshotDocument:

@@ -19,11 +19,13 @@ from sidecar.journal import Request as Repeatable
 from sidecar.store import MAX_VERSION, Stored
 from sidecar.units import Seconds
 
+JSON = "application/json"
+
 SubscriberId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z")]
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_VERSION)]
-_Text = Annotated[str, msgspec.Meta(max_length=4096)]
-_Name = Annotated[str, msgspec.Meta(max_length=128)]
+Text = Annotated[str, msgspec.Meta(max_length=4096)]
+Name = Annotated[str, msgspec.Meta(max_length=128)]
 _WallTime = Annotated[float, msgspec.Meta(ge=0, le=253402300799)]  # the last second of the year 9999
 _MonotonicTime = Annotated[float, msgspec.Meta(ge=0)]
 
@@ -31,8 +33,8 @@ _MonotonicTime = Annotated[float, msgspec.Meta(ge=0)]
 class TransitionWrite(TransitionDocument, frozen=True, forbid_unknown_fields=True):
     """A transition in the history of a `PUT /v1/state`."""
 
-    trigger_event: _Text = ""
-    error_message: _Text = ""
+    trigger_event: Text = ""
+    error_message: Text = ""
     ts_mono: _MonotonicTime = 0.0
     ts_wall: _WallTime = 0.0
 
@@ -41,12 +43,12 @@ class StateWrite(SnapshotDocument, frozen=True, forbid_unknown_fields=True, kw_o
     """The body of `PUT /v1/state`: the snapshot's fields. None: follows from the state that is replaced."""
 
     version: _Count | None = None  # type: ignore[assignment]
-    reason: _Text = ""
+    reason: Text = ""
     ts_mono: _MonotonicTime = 0.0
     ts_wall: _WallTime = 0.0
-    snapshot_id: _Name = ""
-    fsm_instance_id: _Name = ""
-    source_module: _Name = "fsm_handler"
+    snapshot_id: Name = ""
+    fsm_instance_id: Name = ""
+    source_module: Name = "fsm_handler"
     attempt_count: _Count | None = None  # type: ignore[assignment]
     history: Annotated[tuple[TransitionWrite, ...], msgspec.Meta(max_length=1000)] | None = None  # type: ignore[assignment]
 
@@ -55,9 +57,9 @@ class Move(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of `POST /v1/transitions`."""
 
     to: str
-    reason: _Text = ""
+    reason: Text = ""
     source: str | None = msgspec.field(default=None, name="from")
-    source_module: _Name = "fsm_handler"
+    source_module: Name = "fsm_handler"
 
 
 class SubscriberWrite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,15 +84,16 @@ _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Body:
-    """Reads bodies of one type."""
+    """Reads bodies of one type, sent as `media_type`."""
 
-    def __init__(self, kind: type[Any]) -> None:
+    def __init__(self, kind: type[Any], media_type: str = JSON) -> None:
+        self._media_type = media_type
         self._decode = msgspec.json.Decoder(kind).decode
         self._names = [field.encode_name for field in msgspec.structs.fields(kind)]
 
     async def read(self, request: Request) -> Any:
         """The body. Raises `MediaTypeError`, `MalformedError`, `InvalidError`, and aiohttp's 413 beyond the limit."""
-        _check_media_type(request.headers)
+        _check_media_type(request.headers, self._media_type)
         body = await request.read()
         try:
             value = self._decode(body)
@@ -150,16 +153,16 @@ def _refuse_duplicate_keys(pairs: _Pairs, path: str) -> None:
         seen.add(key)
 
 
-def _check_media_type(headers: Mapping[str, str]) -> None:
+def _check_media_type(headers: Mapping[str, str], wanted: str) -> None:
     if "Content-Encoding" in headers:
-        raise MediaTypeError("send the body without a Content-Encoding")
+        raise MediaTypeError("send the body without a Content-Encoding", wanted)
     given = headers.get("Content-Type", "")
-    if given == "application/json":
+    if given == wanted:
         return
     media_type, _, parameters = given.partition(";")
     charset = parameters.strip().lower().removeprefix("charset=").strip('"')
-    if media_type.strip().lower() != "application/json" or charset not in ("", "utf-8"):
-        raise MediaTypeError("send the body as Content-Type: application/json, in UTF-8")
+    if media_type.strip().lower() != wanted or charset not in ("", "utf-8"):
+        raise MediaTypeError(f"send the body as Content-Type: {wanted}, in UTF-8", wanted)
 
 
 _Known = TypeVar("_Known", bound=str)
@@ -309,11 +312,6 @@ def answer(value: Any, *, status: int = 200, headers: Mapping[str, str] = NO_HEA
 def state_document(epoch: str, revision: int, document: bytes) -> bytes:
     """What every answer about a state is, and what webhooks carry: the snapshot with its place in the journal."""
     return b'{"epoch":"%b","revision":%d,"snapshot":%b}' % (epoch.encode(), revision, document)
-
-
-def answer_forecast(epoch: str, document: bytes) -> Answer:
-    """What a dry run gives: the snapshot that would be stored. It has no place in the journal, and no ETag."""
-    return Answer(b'{"epoch":"%b","dry_run":true,"snapshot":%b}' % (epoch.encode(), document))
 
 
 def answer_state(epoch: str, stored: Stored, *, status: int = 200) -> Answer:

@@ -1,5 +1,6 @@
 """What all writes of the state have in common: what may be asked of them beside their body, and how they are answered."""
 
+import msgspec
 from aiohttp import web
 
 from sidecar.api import wire
@@ -34,6 +35,7 @@ class Write:
                 "say what the write expects: If-Match with the ETag of GET /v1/state, If-None-Match: *, or enforce_version=true"
             )
         if self._dry:
-            return wire.answer_forecast(store.journal.epoch, await store.forecast(build, *self.expected))
+            document = msgspec.Raw(await store.forecast(build, *self.expected))
+            return wire.answer({"epoch": store.journal.epoch, "dry_run": True, "snapshot": document})
         stored = await store.write(build, *self.expected, request=await wire.repeatable(request))
         return wire.answer_state(store.journal.epoch, stored, status=201 if stored.entry.revision == 1 else 200)
