@@ -181,6 +181,7 @@ class Service:
         api_at = await _listen(stack, "api", api, config.api.listen, API_LINGER_SECONDS)
         stack.callback(watchers.close)
         targets.own_ports.add(api_at.port)
+        stack.callback(roster.waits.close)  # before the API closes: who waits for acknowledgements is answered
         watch = self._config_watch = ConfigWatch(
             found,
             partial(wiring.loaded, self._config_file) if self._config_file else None,

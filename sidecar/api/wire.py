@@ -12,6 +12,7 @@ from sidecar.api.answer import NO_HEADERS, Answer
 from sidecar.api.request import Request
 from sidecar.config.sections import MAX_BATCH
 from sidecar.conflicts import NO_VERSION, Expectation
+from sidecar.dispatch.acks import Acks
 from sidecar.document import SnapshotDocument, TransitionDocument, split_path
 from sidecar.errors import InvalidError, MalformedError, MediaTypeError
 from sidecar.frozen import MAX_DEPTH, depth_of
@@ -314,9 +315,12 @@ def state_document(epoch: str, revision: int, document: bytes) -> bytes:
     return b'{"epoch":"%b","revision":%d,"snapshot":%b}' % (epoch.encode(), revision, document)
 
 
-def answer_state(epoch: str, stored: Stored, *, status: int = 200) -> Answer:
+def answer_state(epoch: str, stored: Stored, *, status: int = 200, acks: Acks | None = None) -> Answer:
     """The state with its ETag. Its bytes come from the journal: nothing is encoded twice."""
     headers = {"ETag": etag(epoch, stored.document.version)}
     if stored.replayed:
         headers["Idempotency-Replayed"] = "true"
-    return Answer(state_document(epoch, stored.entry.revision, stored.entry.document), status=status, headers=headers)
+    body = state_document(epoch, stored.entry.revision, stored.entry.document)
+    if acks:
+        body = b'%b,"acks":%b}' % (body[:-1], _encode(acks))
+    return Answer(body, status=status, headers=headers)

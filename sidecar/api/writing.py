@@ -1,5 +1,7 @@
 """What all writes of the state have in common: what may be asked of them beside their body, and how they are answered."""
 
+from typing import NamedTuple
+
 import msgspec
 from aiohttp import web
 
@@ -8,6 +10,10 @@ from sidecar.api.request import Request
 from sidecar.conflicts import Expectation
 from sidecar.errors import MalformedError, PreconditionRequiredError
 from sidecar.store import Build
+from sidecar.units import Seconds
+
+DEFAULT_WAIT, LONGEST_WAIT = Seconds(2), Seconds(30)
+"""For acknowledgements."""
 
 
 class Write:
@@ -17,12 +23,15 @@ class Write:
     """
 
     def __init__(self, request: Request, *known: str) -> None:
-        self.query = wire.Query(request, "dry_run", *known)
+        self.query = wire.Query(request, "dry_run", "wait_acks", "timeout", *known)
         self.expected = wire.preconditions(request)
         self._request = request
         self._dry = self.query.flag("dry_run")
+        self._awaited = _awaited(self.query)
         if self._dry and "Idempotency-Key" in request.headers:
             raise MalformedError("a dry run writes nothing that could come twice: send it without an Idempotency-Key")
+        if self._dry and self._awaited:
+            raise MalformedError("a dry run is sent to nobody: leave wait_acks out")
 
     def expect(self, expectation: Expectation) -> None:
         self.expected.append(expectation)
@@ -38,4 +47,30 @@ class Write:
             document = msgspec.Raw(await store.forecast(build, *self.expected))
             return wire.answer({"epoch": store.journal.epoch, "dry_run": True, "snapshot": document})
         stored = await store.write(build, *self.expected, request=await wire.repeatable(request))
-        return wire.answer_state(store.journal.epoch, stored, status=201 if stored.entry.revision == 1 else 200)
+        acks = await request.parts.dispatcher.acks(stored.entry, *self._awaited) if self._awaited else None
+        return wire.answer_state(store.journal.epoch, stored, status=201 if stored.entry.revision == 1 else 200, acks=acks)
+
+
+class Awaited(NamedTuple):
+    """How many acknowledgements to wait for, None: all; and how long at most."""
+
+    least: int | None
+    timeout_seconds: float
+
+
+def _awaited(query: wire.Query) -> Awaited | None:
+    """What `wait_acks` and `timeout` ask for. Raises `MalformedError`."""
+    asked, timeout = query.text("wait_acks"), query.text("timeout")
+    if asked is None:
+        if timeout is not None:
+            raise MalformedError("timeout is for wait_acks: how long to wait for acknowledgements")
+        return None
+    if asked != "all" and not (asked.isascii() and asked.isdigit() and len(asked) <= 6 and int(asked) >= 1):
+        raise MalformedError("wait_acks is all, or a number of subscribers from 1 to 999999")
+    try:
+        seconds = DEFAULT_WAIT if timeout is None else Seconds.parse(timeout)
+    except ValueError:
+        seconds = Seconds(0)
+    if not 0 < seconds <= LONGEST_WAIT:
+        raise MalformedError(f"the query parameter timeout is a duration such as 2s, above 0s and up to {LONGEST_WAIT}")
+    return Awaited(None if asked == "all" else int(asked), float(seconds))

@@ -217,6 +217,7 @@ class Delivery:
                 self._metrics.propagated(max(0.0, now - entry.appended_at), subscriber.id, entry.revision)
         self._audience.notifications_sent += len(due.entries)
         subscriber.cursor = subscriber.delivered = due.last
+        self._roster.waits.acknowledged(subscriber)
         self._due = None
         subscriber.last_success_at = now
         subscriber.failures, subscriber.failing_seconds, self._failing_since = 0, 0.0, None

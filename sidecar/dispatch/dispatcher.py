@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sidecar.audience import Audience
+from sidecar.dispatch.acks import Acks
 from sidecar.dispatch.connecting import Sessions
 from sidecar.dispatch.delivery import Delivery, Places, Policy
+from sidecar.dispatch.feed import selects, state_at
 from sidecar.dispatch.roster import Roster
 from sidecar.dispatch.subscriber import Settings, Start, Subscriber
 from sidecar.dispatch.webhook import Attempt, Outcome
-from sidecar.journal import Journal
+from sidecar.document import state_of
+from sidecar.journal import Entry, Journal
 from sidecar.meters import DispatchMetrics
 from sidecar.tasks import first_of
 
@@ -129,6 +132,14 @@ class Dispatcher:
             served = self._served.get(subscriber_id)
             if served and not self.roster.knows(served.delivery.subscriber):
                 self._stop(subscriber_id)
+
+    async def acks(self, entry: Entry, least: int | None, timeout_seconds: float) -> Acks:
+        """Wait until this revision is acknowledged by `least` (None: all) of those served now that want it, at most so long."""
+        asked = self.roster.served()
+        if not all(subscriber.settings.takes_all for subscriber in asked):
+            before, state = await state_at(self._journal, entry.revision - 1), state_of(entry.document)
+            asked = [each for each in self.roster.served() if selects(each.settings, before, state)]
+        return await self.roster.waits.wait(entry.revision, asked, least, timeout_seconds)
 
     async def ping(self, subscriber_id: str) -> Attempt:
         """Send a message without a state, and say how it went. An answer ends the subscriber's wait."""

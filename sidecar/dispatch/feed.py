@@ -66,6 +66,14 @@ def selects(settings: Settings, before: str | None, state: str) -> bool:
     return wanted and (settings.states is None or state in settings.states)
 
 
+async def state_at(journal: Journal, revision: int) -> str | None:
+    """The state of a revision, None when it is no longer kept."""
+    try:
+        return state_of((await journal.read(revision - 1, 1))[0].document) if revision else None
+    except CompactedError:
+        return None
+
+
 class Feed:
     """The journal as one subscriber sees it. `max_lag`: the default, in revisions. Moves the cursor over what is filtered."""
 
@@ -127,7 +135,7 @@ class Feed:
         Gives the first `most`, or the newest one; how many there were; and the last revision that was looked at.
         """
         found: deque[Entry] = deque(maxlen=most or 1)
-        count, before = 0, await self._state_at(after)
+        count, before = 0, await state_at(self._journal, after)
         while after < self._journal.head:
             entries = _in_a_row(await self._journal.read(after, _CHUNK))
             if entries[0].revision != after + 1:
@@ -142,13 +150,6 @@ class Feed:
                 before = state
             await asyncio.sleep(0)  # the others are to be served meanwhile
         return list(found), count, after
-
-    async def _state_at(self, revision: int) -> str | None:
-        """The state of a revision, None when it is no longer kept."""
-        try:
-            return state_of((await self._journal.read(revision - 1, 1))[0].document) if revision else None
-        except CompactedError:
-            return None
 
 
 def _due(entries: Sequence[Entry], cursor: int | None, jump: Jump | None) -> Due:

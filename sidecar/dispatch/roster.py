@@ -10,6 +10,7 @@ import structlog
 
 from sidecar.audience import Audience, Seat
 from sidecar.database import Database
+from sidecar.dispatch.acks import Waits
 from sidecar.dispatch.secret import Secret
 from sidecar.dispatch.subscriber import OldSecret, Reason, Settings, Start, Status, Subscriber
 from sidecar.dispatch.target import Targets
@@ -57,6 +58,7 @@ class Roster:
         self._targets = targets
         self._tombstone_seconds = tombstone_seconds
         self._secret_overlap_seconds = secret_overlap_seconds
+        self.waits = Waits()
         self._subscribers: dict[str, Subscriber] = {}
         self._seats: dict[str, Seat] = {}
         self._unsaved: set[str] = set()
@@ -189,6 +191,7 @@ class Roster:
         seat = self._seats.pop(subscriber_id, None)
         if seat:
             seat.leave()
+        self.waits.left(subscriber_id)
 
     def knows(self, subscriber: Subscriber) -> bool:
         """Whether this very subscriber is in the roster: it may have been removed while an attempt was under way."""
