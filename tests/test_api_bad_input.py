@@ -247,6 +247,10 @@ QUERIES += [
     "/v1/history?limit=0",
     "/v1/history?limit=1001",
     "/v1/history?after=1&after=2",
+    "/v1/history?newest=0",
+    "/v1/history?newest=1001",
+    "/v1/history?newest=5&after=1",
+    "/v1/history?newest=5&limit=5",
     "/v1/machine?format=dot",
     "/v1/conflicts?n=1",
 ]

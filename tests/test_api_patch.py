@@ -222,9 +222,3 @@ def test_patches_cannot_make_a_deep_state(start):
         assert 200 == patch(api, {"context_data": deep}).status
     assert deep == data(api.get("/v1/state"))
     assert 200 == api.put("/v1/state", {"state": "IDLE", "context_data": data(api.get("/v1/state"))}).status
-
-
-def test_the_method_is_one_of_the_path(api):
-    """405 elsewhere; Allow names it where it is."""
-    assert "PATCH" in api.delete("/v1/state").headers["Allow"]
-    problem_of(api.ask("PATCH", "/v1/history", {}), 405, "method-not-allowed")

@@ -6,7 +6,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sidecar_process import problem_of
+from sidecar_process import eventually, problem_of
 
 EMPTY = {"fsm": {"initial": None}}
 LADDER = {"transitions": {"BOOTING": ["IDLE", "ERROR_STATE"], "IDLE": ["ACTIVE"], "ACTIVE": ["IDLE"]}}
@@ -323,8 +323,39 @@ def test_an_unknown_path_is_not_found(api, path):
         problem_of(api.ask(method, path), 404, "not-found")
 
 
+# --- GET /v1/history ---
+
+
+@pytest.mark.parametrize(("newest", "revisions"), [(1, [7]), (3, [5, 6, 7]), (7, range(1, 8)), (1000, range(1, 8))])
+def test_the_newest_revisions_can_be_asked_for(api, newest, revisions):
+    """The last so many, oldest first, or all that there are; the last one is the state."""
+    for _ in range(6):
+        api.put("/v1/state", {"state": "IDLE"})
+    answer = api.get(f"/v1/history?newest={newest}").json
+
+    assert list(revisions) == [entry["revision"] for entry in answer["entries"]]
+    assert (1, 7, api.get("/v1/state").json) == (answer["oldest"], answer["head"], answer["entries"][-1])
+
+
+def test_the_newest_of_a_compacted_history_are_those_that_are_kept(start):
+    """Never 410: it does not matter how many are gone."""
+    api = start(journal={"backend": "memory", "retention": {"revisions": 2}}, webhooks={"max_lag": 1}).api
+    for _ in range(5):
+        api.put("/v1/state", {"state": "IDLE"})
+    eventually(lambda: api.get("/v1/history").json["oldest"] == 5)
+
+    assert [5, 6] == [entry["revision"] for entry in api.get("/v1/history?newest=100").json["entries"]]
+
+
+def test_without_a_state_the_history_is_empty(start):
+    """However it is asked for."""
+    api = start(**EMPTY).api
+
+    assert [[], []] == [api.get(f"/v1/history{query}").json["entries"] for query in ("", "?newest=5")]
+
+
 METHODS = {
-    "/v1/state": ("DELETE", {"GET", "HEAD", "PUT"}),
+    "/v1/state": ("DELETE", {"GET", "HEAD", "PUT", "PATCH"}),
     "/v1/transitions": ("GET", {"POST"}),
     "/v1/history": ("POST", {"GET", "HEAD"}),
     "/v1/subscribers": ("DELETE", {"GET", "HEAD", "POST"}),

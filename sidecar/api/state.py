@@ -154,11 +154,18 @@ async def get_state_meta(request: Request) -> web.StreamResponse:
 
 @routes.get("/v1/history", Scope.READ)
 async def get_history(request: Request) -> web.StreamResponse:
-    """Revisions after `after` (default: from the oldest kept), oldest first, at most `limit`. Page on with the last one's."""
-    query = wire.Query(request, "after", "limit")
+    """Revisions after `after` (default: from the oldest kept), at most `limit`; or the last `newest` ones. Oldest first."""
+    query = wire.Query(request, "after", "limit", "newest")
     journal = request.parts.store.journal
-    after = query.integer("after", default=journal.oldest - 1, least=0, most=MAX_VERSION)
-    entries = await journal.read(after, query.integer("limit", default=100, least=1, most=1000))
+    if query.text("newest") is None:
+        after = query.integer("after", default=journal.oldest - 1, least=0, most=MAX_VERSION)
+        limit = query.integer("limit", default=100, least=1, most=1000)
+    elif query.text("after") is None and query.text("limit") is None:
+        limit = query.integer("newest", default=100, least=1, most=1000)
+        after = max(journal.head - limit, journal.oldest - 1)
+    else:
+        raise MalformedError("newest says all of it: leave after and limit out, or page on with them instead")
+    entries = await journal.read(after, limit)
     page = [msgspec.Raw(wire.state_document(journal.epoch, entry.revision, entry.document)) for entry in entries]
     return wire.answer({"epoch": journal.epoch, "oldest": journal.oldest, "head": journal.head, "entries": page})
 
