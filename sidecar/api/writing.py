@@ -8,11 +8,12 @@ from aiohttp import web
 from sidecar.api import wire
 from sidecar.api.request import Request
 from sidecar.conflicts import Expectation
+from sidecar.dispatch.acks import Acks
 from sidecar.errors import MalformedError, PreconditionRequiredError
+from sidecar.journal import Entry
 from sidecar.store import Build
-from sidecar.units import Seconds
 
-DEFAULT_WAIT, LONGEST_WAIT = Seconds(2), Seconds(30)
+DEFAULT_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 2.0, 30.0
 """For acknowledgements."""
 
 
@@ -47,8 +48,12 @@ class Write:
             document = msgspec.Raw(await store.forecast(build, *self.expected))
             return wire.answer({"epoch": store.journal.epoch, "dry_run": True, "snapshot": document})
         stored = await store.write(build, *self.expected, request=await wire.repeatable(request))
-        acks = await request.parts.dispatcher.acks(stored.entry, *self._awaited) if self._awaited else None
+        acks = await self._acks(stored.entry, self._awaited) if self._awaited else None
         return wire.answer_state(store.journal.epoch, stored, status=201 if stored.entry.revision == 1 else 200, acks=acks)
+
+    async def _acks(self, entry: Entry, awaited: "Awaited") -> Acks:
+        with self._request.waiting():
+            return await self._request.parts.dispatcher.acks(entry, *awaited)
 
 
 class Awaited(NamedTuple):
@@ -60,17 +65,11 @@ class Awaited(NamedTuple):
 
 def _awaited(query: wire.Query) -> Awaited | None:
     """What `wait_acks` and `timeout` ask for. Raises `MalformedError`."""
-    asked, timeout = query.text("wait_acks"), query.text("timeout")
+    asked, timeout = query.text("wait_acks"), query.seconds("timeout", most=LONGEST_WAIT_SECONDS)
     if asked is None:
         if timeout is not None:
             raise MalformedError("timeout is for wait_acks: how long to wait for acknowledgements")
         return None
     if asked != "all" and not (asked.isascii() and asked.isdigit() and len(asked) <= 6 and int(asked) >= 1):
         raise MalformedError("wait_acks is all, or a number of subscribers from 1 to 999999")
-    try:
-        seconds = DEFAULT_WAIT if timeout is None else Seconds.parse(timeout)
-    except ValueError:
-        seconds = Seconds(0)
-    if not 0 < seconds <= LONGEST_WAIT:
-        raise MalformedError(f"the query parameter timeout is a duration such as 2s, above 0s and up to {LONGEST_WAIT}")
-    return Awaited(None if asked == "all" else int(asked), float(seconds))
+    return Awaited(None if asked == "all" else int(asked), DEFAULT_WAIT_SECONDS if timeout is None else timeout)
