@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import structlog
 
+from sidecar.access import Holder
 from sidecar.config import Config, differences, effective
 from sidecar.dispatch.subscriber import Settings
 from sidecar.errors import ConfigError
@@ -22,10 +23,11 @@ _log = structlog.get_logger("config")
 
 
 class Loaded(NamedTuple):
-    """A config file as it was found, with what its secret files hold: the settings of its subscribers by id."""
+    """A config file as it was found, with what its secret files hold: the settings of its subscribers by id, and the tokens."""
 
     config: Config
     subscribers: list[tuple[str, Settings]]
+    holders: tuple[Holder, ...] = ()
 
 
 class ConfigWatch:
@@ -92,6 +94,8 @@ class ConfigWatch:
         applied = set(differences(before, self.in_force))
         if found.subscribers != old.subscribers:  # perhaps only by a secret, which the file does not show
             applied.add("subscribers")
+        if found.holders != old.holders and "api.tokens" not in self.waiting:
+            applied.add("api.tokens")
         _log.info("config_reloaded", applied=sorted(applied), needs_restart=self.waiting)
 
 

@@ -170,6 +170,39 @@ class PreconditionRequiredError(StateStoreError):
     """Writes have to say what they expect: `If-Match`, `If-None-Match: *` or `enforce_version=true`."""
 
 
+class AccessError(StateStoreError):
+    """The caller may not do this. `reason` is how that is counted."""
+
+    reason = ""
+
+
+class UnauthorizedError(AccessError):
+    """The request has no valid token. What was wrong with it is for the metrics only."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("send a valid token as `Authorization: Bearer <token>`")
+        self.reason = reason
+
+
+class ForbiddenError(AccessError):
+    """The token is valid, and not for this. `scope` is what it lacks."""
+
+    reason = "scope"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"this needs the scope {scope}, which the token does not have")
+        self.scope = scope
+
+
+class TooManyFailuresError(AccessError):
+    """Too many requests without a valid token came from this peer. With one it is let in at once."""
+
+    reason = "limited"
+
+    def __init__(self) -> None:
+        super().__init__("too many requests without a valid token; send one, or wait")
+
+
 class DrainingError(StateStoreError):
     """The sidecar is stopping, and takes no requests any more."""
 

@@ -78,6 +78,7 @@ class HttpMetrics:
         """`routes`: the templates and methods that are there at 0 from the start, as answered with 200."""
         self._requests = metrics.HTTP_REQUESTS.counter(registry)
         self._seconds = metrics.HTTP_SECONDS.histogram(registry)
+        self._auth_failures = metrics.HTTP_AUTH_FAILURES.counter(registry)
         self._methods = set(metrics.HTTP_SECONDS.labels[0].values)
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         for route, method in routes:
@@ -88,6 +89,10 @@ class HttpMetrics:
         requests, duration = self._children.get((route, method, code)) or self._children_of(route, method, code)
         requests.inc()
         duration.observe(seconds)
+
+    def refused(self, reason: str) -> None:
+        """Count a request that was not let in."""
+        self._auth_failures.labels(reason).inc()
 
     def _children_of(self, route: str, method: str, code: int) -> tuple[Counter, Histogram]:
         known = method if method in self._methods else "other"

@@ -483,6 +483,12 @@ HTTP_SECONDS = Family(
     unit="seconds",
     buckets=_REQUEST_BUCKETS,
 )
+HTTP_AUTH_FAILURES = Family(
+    "fsm_http_auth_failures_total",
+    "counter",
+    "API requests that were not let in: no token, an unknown one, one without the scope, or too many without a valid one.",
+    (Label("reason", ("missing", "unknown", "scope", "limited")),),
+)
 LOG_MESSAGES = Family(
     "fsm_log_messages_total",
     "counter",

@@ -17,10 +17,11 @@ from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, disable_created_metrics
 
 from sidecar import logs, wiring
+from sidecar.access import Access
 from sidecar.api.app import ROUTES, Api, build_api
 from sidecar.audience import Audience
 from sidecar.backup import Backups
-from sidecar.config import REQUEST_LINGER_SECONDS, Config
+from sidecar.config import REQUEST_LINGER_SECONDS, Config, check
 from sidecar.configwatch import ConfigWatch, Loaded
 from sidecar.conflictlog import ConflictLog
 from sidecar.conflicts import Conflicts
@@ -132,7 +133,7 @@ class Service:
         )
         with _naming(database):
             await roster.load()
-        found = Loaded(config, wiring.configured(config))
+        found = wiring.found(config)
         roster.configure(found.subscribers)
         sessions = client_sessions(targets, dns_timeout_seconds=webhooks.dns_timeout_seconds)
         dispatcher = Dispatcher(
@@ -167,12 +168,14 @@ class Service:
         await stack.enter_async_context(running(watchers.run(), name="watchers", crashed=self.crashed))
 
         backups = Backups(database, BackupMetrics(registry))
+        access = Access(found.holders, max_failures=config.api.max_auth_failures)
         api = build_api(
             store,
             dispatcher,
             backups,
             watchers,
             HttpMetrics(registry, ROUTES),
+            access,
             draining=self._closing.is_set,
             stopping=self.stop.asked.is_set,
             max_body_bytes=config.writes.max_body_bytes,
@@ -185,7 +188,7 @@ class Service:
         watch = self._config_watch = ConfigWatch(
             found,
             partial(wiring.loaded, self._config_file) if self._config_file else None,
-            lambda found: self._apply(found, store, dispatcher, collector),
+            lambda found: self._apply(found, store, dispatcher, access, collector),
         )
         collector = StateCollector(
             store,
@@ -212,22 +215,39 @@ class Service:
             state=state,
             subscribers=len(roster.served()),
         )
+        if not access.guarded:
+            _tell_open()
 
     def look_at_config(self) -> None:
         """Look at the config file now. Before all is started there is nothing to look for: it was just read."""
         if self._config_watch:
             self._config_watch.ask()
 
-    def _apply(self, found: Loaded, store: AsyncStateStore, dispatcher: Dispatcher, collector: StateCollector) -> Config:
+    def _apply(
+        self, found: Loaded, store: AsyncStateStore, dispatcher: Dispatcher, access: Access, collector: StateCollector
+    ) -> Config:
         """Take over what can change while running, and return what is in force then."""
         new = found.config
         logging_ = replace(self._config.logging, level=new.logging.level)
         self._config = replace(self._config, subscribers=new.subscribers, health=new.health, logging=logging_)
+        self._take_over_tokens(found, access)
         dispatcher.configure(found.subscribers)
         store.judge_by(wiring.thresholds(new.health))
         logs.set_level(new.logging.level)
         collector.facts = wiring.facts(self._config)
         return self._config
+
+    def _take_over_tokens(self, found: Loaded, access: Access) -> None:
+        """Unless that would open a listener to everybody which only a restart moves to where it may be open."""
+        api = replace(self._config.api, tokens=found.config.api.tokens, auth=found.config.api.auth)
+        candidate = replace(self._config, api=api)
+        if check(candidate):
+            return
+        opens = access.guarded and not found.holders
+        self._config = candidate
+        access.hold(found.holders)
+        if opens:
+            _tell_open()
 
     async def until_stopped(self) -> None:
         """Wait for the signal; then, unready, still take the agent's last writes for the drain delay."""
@@ -300,6 +320,10 @@ def _tell_found(database: Database) -> None:
         _log.warning("journal_has_no_mark", path=path, epoch=found.epoch, note="nobody can say whether its end is missing")
     for loss in found.given_up:
         _log.error("data_loss_accepted", path=path, epoch=found.epoch, loss=loss)
+
+
+def _tell_open() -> None:
+    _log.info("api_open", note="there are no api.tokens: whoever can reach it may do everything")
 
 
 @contextmanager

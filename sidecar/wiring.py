@@ -3,8 +3,9 @@
 import socket
 from pathlib import Path
 
+from sidecar.access import Holder, holder
 from sidecar.checks import Thresholds
-from sidecar.config import Config, Subscriber, Webhooks, load, read_secret
+from sidecar.config import Config, Subscriber, Webhooks, load, read_secret, read_tokens
 from sidecar.config.sections import Health, Retention, Watch
 from sidecar.configwatch import Loaded
 from sidecar.dispatch.delivery import Policy
@@ -24,9 +25,19 @@ def loaded(config_file: str) -> Loaded:
     config = load(config_file)
     Targets.of(config)
     try:
-        return Loaded(config, configured(config))
+        return found(config)
     except ValueError as error:  # a secret that went away in this very moment
         raise ConfigError([f"{config_file}: {error}"]) from None
+
+
+def found(config: Config) -> Loaded:
+    """The configuration with what its secret files hold now. Raises `ValueError` when one cannot be read any more."""
+    return Loaded(config, configured(config), holders(config))
+
+
+def holders(config: Config) -> tuple[Holder, ...]:
+    """Who may come in, with the digests of their tokens."""
+    return tuple(holder(each.name, each.scopes, read_tokens(each.file)) for each in config.api.tokens)
 
 
 def thresholds(health: Health) -> Thresholds:

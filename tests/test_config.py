@@ -16,9 +16,19 @@ from standardwebhooks import Webhook
 from yarl import URL
 
 from sidecar import yamlfile
-from sidecar.config import REQUEST_LINGER_SECONDS, Config, Subscriber, Webhooks, check, effective, load, read_secret
+from sidecar.config import (
+    REQUEST_LINGER_SECONDS,
+    Config,
+    Subscriber,
+    Webhooks,
+    check,
+    effective,
+    load,
+    read_secret,
+    read_tokens,
+)
 from sidecar.config.reader import MAX_PROBLEMS
-from sidecar.config.sections import Fsm, Health, Journal, Struct, Writes
+from sidecar.config.sections import Fsm, Health, Journal, Struct, Token, Writes
 from sidecar.errors import ConfigError
 from sidecar.machine import Enforcement, Machine
 from sidecar.units import Bytes, Listen, Seconds
@@ -66,6 +76,10 @@ def secret(tmp_path):
     return write
 
 
+LISTS = {"subscribers": Subscriber, "api.tokens": Token}
+"""The keys that are lists of sections."""
+
+
 def keys_of(kind=Config, path=""):
     """Every key of the file with the struct's default, written as in YAML."""
     for field in msgspec.structs.fields(kind):
@@ -75,8 +89,8 @@ def keys_of(kind=Config, path=""):
         else:
             text = "needed" if field.required else effective_value(field.default)
             yield key, text
-        if key == "subscribers":
-            yield from keys_of(Subscriber, "subscribers[].")
+        if key in LISTS:
+            yield from keys_of(LISTS[key], f"{key}[].")
 
 
 def effective_value(value):
@@ -102,9 +116,9 @@ def test_the_reference_file_shows_every_key_with_its_default():
     tree, _ = yamlfile.read(str(path))
     assert load(str(path)) == Config() == load(None)
     for key, _ in keys_of():
-        *sections, name = key.removeprefix("subscribers[].").split(".")
-        if key.startswith("subscribers[]."):
-            assert re.search(rf"#.* {name}:", path.read_text()), key
+        *sections, name = key.split(".")
+        if sections and sections[-1].endswith("[]"):
+            assert re.search(rf"#.*\b{name}:", path.read_text()), key
         else:
             section = tree
             for each in sections:
@@ -512,8 +526,8 @@ def test_every_url_that_is_accepted_can_be_parsed_by_the_client(file, url):
         ),
         (
             "api: {listen: '0.0.0.0:8470'}",
-            ":1: api.listen: 0.0.0.0:8470 can be reached from elsewhere, and the API has no tokens yet:"
-            " listen on 127.0.0.1 or a Unix socket, or accept it with `auth: none`",
+            ":1: api.listen: 0.0.0.0:8470 can be reached from elsewhere: name who may come in with `tokens`,"
+            " listen on 127.0.0.1 or a Unix socket, or accept everybody with `auth: none`",
         ),
         ("api: {listen: '[::]:8470'}", ":1: api.listen: [::]:8470 can be reached from elsewhere"),
         ("api: {listen: 'localhost:8471'}", ":1: ops.listen: api.listen has port 8471 too; give one of them another"),
@@ -631,6 +645,87 @@ def test_a_secret_file_that_is_a_pipe_does_not_hang(problems, tmp_path):
     assert "is not a file" in found
 
 
+TOKEN = "b0b1b2b3b4b5b6b7b8b9babbbcbdbebf"
+TOKENS = "api:\n  tokens:\n  - {{name: agent, file: {}, scopes: [state:read]}}"
+
+
+@pytest.mark.parametrize("content", [TOKEN, f"{TOKEN}\n", f"\n{TOKEN}x\r\n\n  {TOKEN}\n", "\n".join(["~" * 256 + "\n"] * 8)])
+def test_a_token_file_has_one_or_more_tokens(file, secret, content):
+    """One a line, however the lines end."""
+    (entry,) = load(file(TOKENS.format(secret(content)))).api.tokens
+    assert content.split() == [token.decode() for token in read_tokens(entry.file)]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("", "is empty; put one token a line there: openssl rand -hex 32"),
+        (" \n\r\n", "is empty; put one token a line there"),
+        ("hunter2" + "x" * 24, "expected 32 to 256 visible ASCII characters as token 1 in"),
+        (f"{TOKEN}\nhunter2", "expected 32 to 256 visible ASCII characters as token 2 in"),
+        (f"hunter2 {TOKEN}", "expected 32 to 256 visible ASCII characters as token 1 in"),
+        (f"hunter2{TOKEN}ü", "expected 32 to 256 visible ASCII characters as token 1 in"),
+        ("hunter2" + "x" * 250, "expected 32 to 256 visible ASCII characters as token 1 in"),
+        (f"hunter2{TOKEN}\n" * 9, "expected at most 8 tokens in"),
+        (f"hunter2{TOKEN}" * 1000, "expected at most 8 tokens in"),
+    ],
+)
+def test_wrong_tokens_are_refused_without_showing_them(problems, secret, content, problem):
+    """With the command that makes a good one."""
+    (found,) = problems(TOKENS.format(secret(content)))
+    assert ":3: api.tokens[0].file: " in found
+    assert problem in found
+    assert "hunter2" not in found
+
+
+def test_a_token_file_that_is_none_is_refused(problems, secret, tmp_path):
+    """Missing, open to everybody, a folder, a pipe; or a token that stands where its file's name should."""
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    cases = [
+        (TOKEN, "there is no such file; name the file that holds the tokens"),
+        ("/nowhere/" + TOKEN, "there is no such file; name the file"),
+        (secret(TOKEN, mode=0o644), f"is open to everybody; chmod o= {tmp_path / 'secret'}"),
+        (tmp_path, f"{tmp_path} cannot be read (Is a directory)"),
+        (tmp_path / "pipe", f"{tmp_path / 'pipe'} is not a file; name the file that holds the tokens"),
+    ]
+    found = [problems(TOKENS.format(path)) for path, _ in cases]
+    assert [1] * len(cases) == [len(each) for each in found]
+    for (_, problem), (text,) in zip(cases, found, strict=True):
+        assert problem in text
+        assert TOKEN not in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"api: {{tokens: [{TOKEN}]}}",
+        f"api: {{tokens: {TOKEN}}}",
+        f"api: {{tokens: [{{name: a, file: /x, scopes: [{TOKEN}]}}]}}",
+    ],
+)
+def test_a_token_in_the_wrong_place_is_not_shown(problems, text):
+    """Who writes it into the config file itself is told what belongs there."""
+    assert TOKEN not in "".join(problems(text))
+
+
+def test_a_token_belongs_to_one_holder(problems, secret):
+    """Otherwise nobody could say who came."""
+    entry = f"{{{{name: {{}}, file: {secret(TOKEN)}, scopes: [admin]}}}}"
+    (found,) = problems(f"api:\n  tokens:\n  - {entry.format('a')}\n  - {entry.format('b')}")
+    assert ':4: api.tokens[1].file: holds a token of "a" too; give each a token of its own' in found
+    (found,) = problems(f"api: {{tokens: [{entry.format('a')}, {entry.format('a')}]}}")
+    assert 'api.tokens[1].name: "a" is already api.tokens[0].name' in found
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:8470", "127.0.0.1:8470"])
+def test_tokens_and_nobody_needs_one_do_not_go_together(file, problems, secret, listen):
+    """With tokens others may reach the API; `auth: none` beside them is a mistake."""
+    text = f"api: {{{{listen: '{listen}', tokens: [{{{{name: a, file: {secret(TOKEN)}, scopes: [admin]}}}}]{{}}}}}}"
+    assert load(file(text.format("")))
+    (found,) = problems(text.format(", auth: none"))
+    assert "api.auth: there are api.tokens, and none says that nobody needs one; keep one of them" in found
+
+
 def test_a_secret_in_the_wrong_place_is_not_shown(problems):
     """Whatever key it was written to."""
     assert SECRET not in "".join(
@@ -737,7 +832,7 @@ def known_keys(kind=Config):
             yield from known_keys(type(field.default))
 
 
-KEYS = sorted({*known_keys(), *known_keys(Subscriber), "BOOTING", "IDLE", "nonsense"})
+KEYS = sorted({*known_keys(), *known_keys(Subscriber), *known_keys(Token), "BOOTING", "IDLE", "nonsense"})
 WORDS = [
     "BOOTING",
     "5s",
@@ -771,11 +866,11 @@ TREES = st.recursive(
 
 def section_trees(kind=Config):
     """Trees that have the right sections, and anything in them."""
-    parts = {}
+    parts, lists = {}, {key.rpartition(".")[2]: item for key, item in LISTS.items()}
     for field in msgspec.structs.fields(kind):
         inner = section_trees(type(field.default)) if isinstance(field.default, Struct) else TREES
         parts[field.encode_name] = (
-            inner if field.encode_name != "subscribers" else st.lists(section_trees(Subscriber), max_size=3)
+            st.lists(section_trees(lists[field.encode_name]), max_size=3) if field.encode_name in lists else inner
         )
     return st.fixed_dictionaries({}, optional=parts)
 

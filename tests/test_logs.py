@@ -57,8 +57,8 @@ def test_elsewhere_each_line_is_json(tmp_path):
         assert 0 == sidecar.stop()
         lines = [json.loads(line) for line in sidecar.lines]
 
-    assert ["ready", "write_rejected", "stopping"] == [line["event"] for line in lines]
-    assert ["info", "warning", "info"] == [line["level"] for line in lines]
+    assert ["ready", "api_open", "write_rejected", "stopping"] == [line["event"] for line in lines]
+    assert ["info", "info", "warning", "info"] == [line["level"] for line in lines]
     assert {("timestamp", "level", "event")} == {tuple(line)[:3] for line in lines}
 
 
@@ -155,7 +155,7 @@ def test_no_request_is_told(tmp_path):
             sidecar.api.put("/v1/state", {"state": "BOOTING"})
         assert 0 == sidecar.stop()
 
-        assert ["ready", "stopping"] == [line["event"] for line in sidecar.log]
+        assert ["ready", "api_open", "stopping"] == [line["event"] for line in sidecar.log]
 
 
 # --- when there is too much to tell ---
@@ -246,7 +246,7 @@ def test_what_is_not_http_is_refused_quietly(tmp_path):
         assert 0 == sidecar.stop()
 
         assert dict.fromkeys(RAW, b"HTTP/1.0 400 ") == answers
-        assert ["ready", "stopping"] == [line["event"] for line in sidecar.log]
+        assert ["ready", "api_open", "stopping"] == [line["event"] for line in sidecar.log]
 
 
 def test_a_writer_that_goes_in_the_middle_is_no_fault_of_ours(tmp_path):
@@ -259,4 +259,4 @@ def test_a_writer_that_goes_in_the_middle_is_no_fault_of_ours(tmp_path):
         assert 0 == sidecar.stop()
 
         assert [] == [line for line in counted if 'code="5' in line]
-        assert ["ready", "stopping"] == [line["event"] for line in sidecar.log]
+        assert ["ready", "api_open", "stopping"] == [line["event"] for line in sidecar.log]

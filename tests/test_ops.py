@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from receiver import Sender
 from sidecar_process import eventually, on_disk, problem_of, served, written
 
+from sidecar.access import Access
 from sidecar.api.app import build_api
 from sidecar.backup import Backups
 from sidecar.database import Database
@@ -146,7 +147,7 @@ async def api_over(sender, *, draining=False):
     limits = {"max_body_bytes": 1 << 20, "require_precondition": False}
     flags = {"draining": lambda: draining, "stopping": lambda: draining}
     parts = sender.store, sender.dispatcher, Backups(None, BackupMetrics()), Watchers(sender.store.journal)
-    api = build_api(*parts, HttpMetrics(), **flags, **limits)
+    api = build_api(*parts, HttpMetrics(), Access(), **flags, **limits)
     server = RawTestServer(api)
     await server.start_server(request_factory=api.request)
     return server

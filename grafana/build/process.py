@@ -65,6 +65,13 @@ def process() -> list[object]:
             stacked=True,
         ),
         graph(
+            "Not let in",
+            "API requests a second that were refused at the door: no token, an unknown one, one without the scope, or somebody "
+            "who guesses (limited).",
+            "reqps",
+            Query(sum_each(rate(m.HTTP_AUTH_FAILURES), "reason"), f"{{{{reason}}}} {WHO}"),
+        ),
+        graph(
             "API latency",
             "Time to answer, by method; 99 of 100 are faster. The time that a long poll or a stream waits is left out.",
             "s",

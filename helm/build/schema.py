@@ -83,12 +83,14 @@ def _bounds(rule: Any, schema: Schema) -> Schema:
     known = inspect.getclosurevars(rule)
     low, high = known.nonlocals.get("low"), known.nonlocals.get("high")
     if low is not None:
-        if schema["type"] == "string":  # a duration or a size, which JSON Schema cannot compare
+        kinds = schema["type"]
+        kind = kinds if isinstance(kinds, str) else kinds[0]
+        if kind == "string":  # a duration or a size, which JSON Schema cannot compare
             return {}
         least, most = {
             "array": ("minItems", "maxItems"),
             "object": ("minProperties", "maxProperties"),
-        }.get(schema["type"], ("minimum", "maximum"))
+        }.get(kind, ("minimum", "maximum"))
         return {least: low} | ({} if high is None else {most: high})
     patterns = [value.pattern for value in known.globals.values() if isinstance(value, re.Pattern)]
     return {"pattern": f"^({_portable(patterns[0])})$"} if patterns else {}

@@ -13,13 +13,14 @@ from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 
+from sidecar.access import Access
 from sidecar.api import journal, state, subscribers, watch
 from sidecar.api.problems import problem, problem_of, problem_of_http
 from sidecar.api.request import Parts, Request
 from sidecar.api.routing import Table
 from sidecar.backup import Backups
 from sidecar.dispatch.dispatcher import Dispatcher
-from sidecar.errors import DrainingError, StateStoreError
+from sidecar.errors import AccessError, DrainingError, StateStoreError
 from sidecar.meters import HttpMetrics
 from sidecar.store import AsyncStateStore
 from sidecar.watchers import Watchers
@@ -27,6 +28,9 @@ from sidecar.watchers import Watchers
 _TABLE = Table(state.routes, subscribers.routes, journal.routes, watch.routes)
 ROUTES = _TABLE.methods
 """Every template with each of its methods."""
+
+SCOPES = _TABLE.scopes
+"""What each of them needs."""
 
 _log = structlog.get_logger("api")
 
@@ -38,12 +42,14 @@ class Api:
         self,
         parts: Parts,
         metrics: HttpMetrics,
+        access: Access,
         *,
         draining: Callable[[], bool],
         stopping: Callable[[], bool],
         max_body_bytes: int,
     ) -> None:
         self._parts = parts
+        self._access = access
         self._metrics = metrics
         self._draining = draining
         self._stopping = stopping
@@ -73,9 +79,14 @@ class Api:
         route, handler = _TABLE.find(request)
         response: web.StreamResponse
         try:
+            if self._access.guarded:
+                self._admit(request, route)
             if self._draining():
                 raise _drained()
             response = await handler(request)
+        except AccessError as error:
+            self._metrics.refused(error.reason)
+            response = problem_of(error)
         except StateStoreError as error:
             response = problem_of(error)
         except web.HTTPException as error:
@@ -94,6 +105,11 @@ class Api:
         self._metrics.observe(route, request.method, response.status, seconds)
         return response
 
+    def _admit(self, request: Request, route: str) -> None:
+        """Let the caller in. Without a valid token nobody learns what there is, and what not."""
+        needed = SCOPES.get((route, request.method))
+        request.caller = self._access.admit(request.headers.getall("Authorization", ()), request.remote or "", needed)
+
 
 def build_api(
     store: AsyncStateStore,
@@ -101,6 +117,7 @@ def build_api(
     backups: Backups,
     watchers: Watchers,
     metrics: HttpMetrics,
+    access: Access,
     *,
     draining: Callable[[], bool],
     stopping: Callable[[], bool],
@@ -109,7 +126,7 @@ def build_api(
 ) -> Api:
     """The API over these parts."""
     parts = Parts(store, dispatcher, backups, watchers, require_precondition)
-    return Api(parts, metrics, draining=draining, stopping=stopping, max_body_bytes=max_body_bytes)
+    return Api(parts, metrics, access, draining=draining, stopping=stopping, max_body_bytes=max_body_bytes)
 
 
 def _drained() -> DrainingError:

@@ -19,6 +19,8 @@ class Meaning(NamedTuple):
 
 MEANINGS: dict[type[Exception], Meaning] = {
     errors.MalformedError: Meaning(400, "malformed", "The request cannot be read"),
+    errors.UnauthorizedError: Meaning(401, "unauthorized", "A valid token is needed"),
+    errors.ForbiddenError: Meaning(403, "forbidden", "The token is not for this", ("scope",)),
     errors.NoStateError: Meaning(404, "no-state", "There is no state yet"),
     errors.UnknownSubscriberError: Meaning(404, "unknown-subscriber", "There is no such subscriber"),
     errors.NoJournalFileError: Meaning(404, "no-journal-file", "The journal is in memory"),
@@ -37,6 +39,7 @@ MEANINGS: dict[type[Exception], Meaning] = {
     errors.EndpointRefusedError: Meaning(422, "endpoint-refused", "This endpoint may not be called", ("rule",)),
     errors.KeyReusedError: Meaning(422, "idempotency-key-reused", "The Idempotency-Key was used for another write"),
     errors.PreconditionRequiredError: Meaning(428, "precondition-required", "Writes have to say what they expect"),
+    errors.TooManyFailuresError: Meaning(429, "too-many-failures", "Too many requests without a valid token"),
     errors.OverloadedError: Meaning(503, "overloaded", "Too many writes wait for the disk"),
     errors.TooManyWatchersError: Meaning(503, "too-many-watchers", "All watcher places are taken", ("limit",)),
     errors.DrainingError: Meaning(503, "draining", "The sidecar is stopping"),
@@ -46,7 +49,7 @@ MEANINGS: dict[type[Exception], Meaning] = {
 }
 
 HTTP_TYPES = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
-_RETRY_AFTER = {503: "1", 507: "10"}
+_RETRY_AFTER = {429: "1", 503: "1", 507: "10"}
 
 
 def problem(status: int, kind: str, title: str, detail: str, **members: object) -> web.Response:
@@ -68,6 +71,10 @@ def problem_of(error: errors.StateStoreError) -> web.Response:
     response = problem(meaning.status, meaning.type, meaning.title, str(error), **members)
     if isinstance(error, errors.MediaTypeError):  # RFC 9110, section 15.5.16, and RFC 5789, section 2.2
         response.headers["Accept-Patch" if "patch" in error.wanted else "Accept"] = error.wanted
+    elif isinstance(error, errors.UnauthorizedError):
+        response.headers["WWW-Authenticate"] = "Bearer"
+    elif isinstance(error, errors.ForbiddenError):
+        response.headers["WWW-Authenticate"] = f'Bearer error="insufficient_scope", scope="{error.scope}"'
     return response
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
+from sidecar.access import ANYBODY, Caller
 from sidecar.backup import Backups
 from sidecar.dispatch.dispatcher import Dispatcher
 from sidecar.store import AsyncStateStore
@@ -35,6 +36,9 @@ class Request(web.BaseRequest):
 
     waited_seconds = 0.0
     """Time that the caller wanted to wait: nobody's slowness."""
+
+    caller: Caller = ANYBODY
+    """Who asks, and what they may do. Without tokens: anybody, everything."""
 
     _body: bytes | None = None
 

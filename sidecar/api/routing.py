@@ -2,23 +2,16 @@
 
 import re
 from collections.abc import Callable
-from enum import StrEnum
 from typing import NamedTuple
 
 from aiohttp import web
 
+from sidecar.access import Scope
 from sidecar.api.request import Handler, Request
 
+__all__ = ["Definition", "Routes", "Scope", "Table"]
+
 Methods = dict[str, Handler]
-
-
-class Scope(StrEnum):
-    """What a caller may do. Every route names the one that it needs."""
-
-    READ = "state:read"
-    WRITE = "state:write"
-    SUBSCRIBE = "subscribe"
-    ADMIN = "admin"
 
 
 class Definition(NamedTuple):
@@ -58,7 +51,10 @@ class Routes(list[Definition]):
 
 
 class Table:
-    """All routes; `methods`: each template with each method, but for HEAD. A path without placeholders is found by one look."""
+    """All routes; `methods`: each template with each method, but for HEAD; `scopes`: what each of them needs, HEAD too.
+
+    A path without placeholders is found by one look.
+    """
 
     def __init__(self, *modules: Routes) -> None:
         routes: dict[str, Methods] = {}
@@ -66,6 +62,7 @@ class Table:
             for method, template, _, handler in definitions:
                 routes.setdefault(template, {})[method] = handler
         self.methods = [(template, method) for template, methods in routes.items() for method in methods if method != "HEAD"]
+        self.scopes = {(each.template, each.method): each.scope for definitions in modules for each in definitions}
         self._plain = {template: methods for template, methods in routes.items() if "{" not in template}
         self._patterns = [(_pattern(template), template, methods) for template, methods in routes.items() if "{" in template]
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from yarl import URL
 
 from sidecar.api import wire
 from sidecar.api.request import Request
@@ -143,7 +144,7 @@ def _view(request: Request, subscriber: Subscriber) -> dict[str, Any]:
         evicted = {"at": subscriber.evicted_at, "reason": subscriber.evicted_reason}
     return {
         "id": subscriber.id,
-        "url": subscriber.settings.url,
+        "url": _shown_url(request, subscriber.settings.url),
         "timeout": None if timeout is None else str(Seconds(timeout)),
         "max_lag": subscriber.settings.max_lag,
         "on": subscriber.settings.on,
@@ -159,3 +160,8 @@ def _view(request: Request, subscriber: Subscriber) -> dict[str, Any]:
         "last_success_at": subscriber.last_success_at or None,
         "evicted": evicted,
     }
+
+
+def _shown_url(request: Request, url: str) -> str:
+    """Whole for those who may change it. For others without its path, which often is the receiver's only secret."""
+    return url if Scope.SUBSCRIBE in request.caller.scopes else str(URL(url).origin())

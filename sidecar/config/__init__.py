@@ -12,7 +12,8 @@ import msgspec
 from sidecar import yamlfile
 from sidecar.config.problems import Problem
 from sidecar.config.reader import MAX_PROBLEMS, Reader
-from sidecar.config.rules import REQUEST_LINGER_SECONDS, read_secret, rules
+from sidecar.config.rules import REQUEST_LINGER_SECONDS, rules
+from sidecar.config.secretfile import read_secret, read_tokens
 from sidecar.config.sections import Config, Struct, Subscriber, Webhooks
 from sidecar.errors import ConfigError
 from sidecar.units import Bytes, Listen, Seconds
@@ -28,6 +29,7 @@ __all__ = [
     "effective",
     "load",
     "read_secret",
+    "read_tokens",
 ]
 
 

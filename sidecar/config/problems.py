@@ -1,5 +1,6 @@
 """How a problem with the configuration is told: its place, what was expected, what was found."""
 
+import re
 from collections.abc import Collection
 from itertools import islice
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ from sidecar.units import Bytes, Seconds
 from sidecar.yamlfile import Path, dotted
 
 SHOWN_NAMES = 20
+_LIKE_A_TOKEN = re.compile(r"(?=[!-~]*[0-9])[!-~]{32}")
 NOUNS: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
@@ -38,7 +40,7 @@ def shown(tree: Any) -> str:
     if isinstance(tree, dict | list):
         return "keys and values" if isinstance(tree, dict) else "a list"
     if isinstance(tree, str):
-        hidden = "whsec_" in tree or "://" in tree
+        hidden = "whsec_" in tree or "://" in tree or _LIKE_A_TOKEN.search(tree)
         return "text that is not shown here" if hidden else f'"{tree[:60]}…"' if len(tree) > 60 else f'"{tree}"'
     return "nothing" if tree is None else str(tree).lower()
 

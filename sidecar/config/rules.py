@@ -1,11 +1,9 @@
 """The rules across keys. Each says which values it compared."""
 
-import binascii
-import os
-import stat
 from collections.abc import Callable, Collection, Iterator
 
 from sidecar.config.problems import Problem, nearest, shown
+from sidecar.config.secretfile import read_secret, read_tokens
 from sidecar.config.sections import Config, Fsm, Shutdown, Webhooks
 from sidecar.units import Seconds
 from sidecar.yamlfile import Path, dotted
@@ -13,11 +11,14 @@ from sidecar.yamlfile import Path, dotted
 REQUEST_LINGER_SECONDS = 5.0
 """How long open API requests may take to finish in a shutdown; part of the pod's grace period."""
 
+_TOKENS: Path = ("api", "tokens")
+
 
 def rules(config: Config) -> Iterator[Problem]:
     yield from _machine_rules(config.fsm)
     yield from _subscriber_rules(config)
     yield from _repeated(config.metrics.writers, lambda n: ("metrics", "writers", n))
+    yield from _repeated([token.name for token in config.api.tokens], lambda n: (*_TOKENS, n, "name"))
     yield from _webhook_rules(config.webhooks)
     yield from _lag_rules(config)
     yield from _retention_rules(config)
@@ -100,12 +101,16 @@ def _retention_rules(config: Config) -> Iterator[Problem]:
 def _listen_rules(config: Config) -> Iterator[Problem]:
     api, ops = config.api.listen, config.ops.listen
     here = ("api", "listen")
-    if not api.loopback and config.api.auth != "none":
-        text = (
-            f"{api} can be reached from elsewhere, and the API has no tokens yet:"
-            " listen on 127.0.0.1 or a Unix socket, or accept it with `auth: none`"
+    if config.api.tokens and config.api.auth == "none":
+        yield Problem(
+            ("api", "auth"), "there are api.tokens, and none says that nobody needs one; keep one of them", (_TOKENS,)
         )
-        yield Problem(here, text, (("api", "auth"),))
+    elif not (api.loopback or config.api.tokens or config.api.auth == "none"):
+        text = (
+            f"{api} can be reached from elsewhere: name who may come in with `tokens`,"
+            " listen on 127.0.0.1 or a Unix socket, or accept everybody with `auth: none`"
+        )
+        yield Problem(here, text, (("api", "auth"), _TOKENS))
     if ops.socket_path:
         yield Problem(("ops", "listen"), 'expected "host:port": the kubelet and Prometheus come by TCP')
     elif api.port and api.port == ops.port:
@@ -131,29 +136,19 @@ def secret_rules(config: Config) -> Iterator[Problem]:
                 read_secret(subscriber.secret_file)
             except ValueError as wrong:
                 yield Problem(("subscribers", n, "secret_file"), str(wrong))
+    yield from _token_rules(config)
 
 
-def read_secret(path: str) -> str:
-    """The secret `whsec_<base64>` in a file. Raises `ValueError` with a mend, and never with the content."""
-    if path.startswith("whsec_"):
-        raise ValueError("expected the path of a file that holds the secret, not the secret itself")
-    try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # a pipe would block
-            mode = os.fstat(file.fileno()).st_mode
-            content = file.read(4096).strip() if stat.S_ISREG(mode) else b""
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}); check the path, the owner and the mode") from None
-    if not stat.S_ISREG(mode):
-        raise ValueError(f"{path} is not a file; name the file that holds the secret")
-    if mode & 0o007:
-        raise ValueError(f"{path} is open to everybody; chmod o= {path} (in Kubernetes: defaultMode 0440)")
-    if not content.startswith(b"whsec_") or not 24 <= _key_bytes(content.removeprefix(b"whsec_")) <= 64:
-        raise ValueError(f"expected one line in {path}: whsec_ and the base64 of 24 to 64 random bytes")
-    return content.decode("ascii")
-
-
-def _key_bytes(text: bytes) -> int:
-    try:
-        return len(binascii.a2b_base64(text, strict_mode=True))
-    except binascii.Error:
-        return 0
+def _token_rules(config: Config) -> Iterator[Problem]:
+    first: dict[bytes, str] = {}
+    for n, entry in enumerate(config.api.tokens):
+        here = ("api", "tokens", n, "file")
+        try:
+            tokens = read_tokens(entry.file)
+        except ValueError as wrong:
+            yield Problem(here, str(wrong))
+            continue
+        for token in tokens:
+            holder = first.setdefault(token, entry.name)
+            if holder != entry.name:
+                yield Problem(here, f"holds a token of {shown(holder)} too; give each a token of its own")

@@ -106,6 +106,7 @@ LabelValue = Annotated[str, _label_value]
 SubscriberId = Annotated[str, _subscriber_id]
 Networks = Annotated[tuple[Annotated[str, _network], ...], _length(0, 256)]
 Changes = Annotated[tuple[Literal["transition", "update"], ...], _length(1)]
+Scopes = Annotated[tuple[Literal["state:read", "state:write", "subscribe", "admin"], ...], _length(1, 4)]
 MAX_BATCH = 100
 
 
@@ -177,11 +178,21 @@ class Journal(Struct, frozen=True, kw_only=True):
     ballast_bytes: Reserve = msgspec.field(default=Bytes(8 << 20), name="ballast")
 
 
+class Token(Struct, frozen=True, kw_only=True):
+    """Who may do what: whoever has a token of the file. `name` is how the log and the metrics call them."""
+
+    name: LabelValue
+    file: str
+    scopes: Scopes
+
+
 class Api(Struct, frozen=True, kw_only=True):
-    """The agent's side."""
+    """The agent's side. `max_auth_failures`: requests without a valid token, per second and peer."""
 
     listen: Listen = Listen.parse("127.0.0.1:8470")
     auth: Literal["loopback", "none"] = "loopback"
+    tokens: Annotated[tuple[Token, ...], _length(0, 16)] = ()
+    max_auth_failures: Count = 10
 
 
 class Ops(Struct, frozen=True, kw_only=True):

@@ -54,6 +54,10 @@ WRONG = {
         {"config": {"subscribers": [{**SUBSCRIBER, "secret_file": SECRET}]}},
         "the secret_file of console is in the Secret console; add it to webhookSecrets",
     ),
+    "a token that is not mounted": (
+        {"config": {"api": {"tokens": [{"name": "agent", "file": SECRET, "scopes": ["admin"]}]}}},
+        "the file of agent is in the Secret console; add it to webhookSecrets",
+    ),
     "a Service for pods that are not there": (
         {"demo": {"enabled": False}, "monitoring": {"scrape": "serviceMonitor", "operator": True}},
         "write podMonitor, or none",

@@ -69,4 +69,12 @@
 {{- end }}
 {{- end }}
 {{- end }}
+{{- range $token := (.Values.config.api | default dict).tokens }}
+{{- if hasPrefix "/run/secrets/fsm-sidecar/" $token.file }}
+{{- $secret := index (splitList "/" $token.file) 4 }}
+{{- if not (has $secret $mounted) }}
+{{- fail (printf "fsm-sidecar: config.api.tokens: the file of %s is in the Secret %s; add it to webhookSecrets" $token.name $secret) }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- end }}

@@ -1,0 +1,120 @@
+"""Who may do what: tokens, whose they are, and what their holders may do. Pure.
+
+Tokens are kept as SHA-256. What is presented is hashed and compared with all of them, each in constant time: how long it
+takes tells nothing about how near a guess came, nor whose token it was.
+"""
+
+import hashlib
+import hmac
+import time
+from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from sidecar.errors import ForbiddenError, TooManyFailuresError, UnauthorizedError
+
+
+class Scope(StrEnum):
+    """What a caller may do. Every route names the one that it needs; `admin` includes the others."""
+
+    READ = "state:read"
+    WRITE = "state:write"
+    SUBSCRIBE = "subscribe"
+    ADMIN = "admin"
+
+
+EVERYTHING = frozenset(Scope)
+MAX_PEERS = 1024
+
+
+class Caller(NamedTuple):
+    """Who asks. `name` None: nobody is told apart."""
+
+    name: str | None
+    scopes: frozenset[Scope]
+
+
+ANYBODY = Caller(None, EVERYTHING)
+"""Whoever can reach an API without tokens."""
+
+
+class Holder(NamedTuple):
+    """A caller and its tokens, as digests."""
+
+    caller: Caller
+    digests: tuple[bytes, ...]
+
+
+def holder(name: str, scopes: Iterable[str], tokens: Iterable[bytes]) -> Holder:
+    """The holder of these tokens."""
+    named = frozenset(map(Scope, scopes))
+    return Holder(Caller(name, EVERYTHING if Scope.ADMIN in named else named), tuple(map(_digest, tokens)))
+
+
+def _digest(token: bytes) -> bytes:
+    return hashlib.sha256(token).digest()
+
+
+class Access:
+    """Lets callers in. `guarded`: there are tokens, and nobody comes in without one. `holders` can be replaced at any time."""
+
+    guarded: bool
+
+    def __init__(
+        self, holders: Sequence[Holder] = (), *, max_failures: int = 10, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`max_failures`: so many requests without a valid token are answered per second and peer."""
+        self.failures = Failures(max_failures, clock)
+        self.hold(holders)
+
+    def hold(self, holders: Sequence[Holder]) -> None:
+        """From now on these tokens count, and no others."""
+        self._known = [(digest, each.caller) for each in holders for digest in each.digests]
+        self.guarded = bool(self._known)
+
+    def admit(self, authorization: Sequence[str], peer: str, scope: Scope | None) -> Caller:
+        """Whose token the `Authorization` headers carry. `scope`: what the request needs; None: any token will do.
+
+        Raises `UnauthorizedError`, `ForbiddenError` or `TooManyFailuresError`.
+        """
+        caller = self._caller_of(authorization)
+        if caller is None:
+            if self.failures.too_many(peer):
+                raise TooManyFailuresError
+            raise UnauthorizedError("unknown" if authorization else "missing")
+        if scope is not None and scope not in caller.scopes:
+            raise ForbiddenError(scope)
+        return caller
+
+    def _caller_of(self, authorization: Sequence[str]) -> Caller | None:
+        presented, found = _digest(_bearer(authorization)), None
+        for digest, caller in self._known:  # all of them, also after it was found
+            if hmac.compare_digest(digest, presented):
+                found = caller
+        return found
+
+
+def _bearer(authorization: Sequence[str]) -> bytes:
+    """The token of the only `Authorization: Bearer …` (RFC 6750, section 2.1); empty: there is none."""
+    scheme, _, token = authorization[0].partition(" ") if len(authorization) == 1 else ("", "", "")
+    return token.strip().encode("utf-8", "surrogateescape") if scheme.lower() == "bearer" else b""
+
+
+class Failures:
+    """How often each peer came without a valid token in the running second. Beyond `MAX_PEERS` the oldest are forgotten."""
+
+    def __init__(self, limit: int, clock: Callable[[], float]) -> None:
+        self._limit = limit
+        self._clock = clock
+        self._counts: dict[str, tuple[float, int]] = {}
+
+    def too_many(self, peer: str) -> bool:
+        """Count one more, and say whether it is beyond the limit."""
+        now = self._clock()
+        began, count = self._counts.pop(peer, (now, 0))  # popped: who fails now is the youngest
+        if now - began >= 1.0:
+            began, count = now, 0
+        self._counts[peer] = began, count + 1
+        if len(self._counts) > MAX_PEERS:
+            del self._counts[next(iter(self._counts))]
+        return count >= self._limit
