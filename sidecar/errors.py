@@ -203,6 +203,24 @@ class TooManyFailuresError(AccessError):
         super().__init__("too many requests without a valid token; send one, or wait")
 
 
+class MisdirectedError(AccessError):
+    """The `Host` is none of ours: perhaps a page that made its own name point here."""
+
+    reason = "host"
+
+    def __init__(self) -> None:
+        super().__init__("the API is not called like this; use its address or localhost, or list the name in api.hosts")
+
+
+class OriginRefusedError(AccessError):
+    """A page of another origin may not write."""
+
+    reason = "origin"
+
+    def __init__(self) -> None:
+        super().__init__("pages of this origin may not do this; list it in api.cors")
+
+
 class DrainingError(StateStoreError):
     """The sidecar is stopping, and takes no requests any more."""
 

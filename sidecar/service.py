@@ -176,6 +176,7 @@ class Service:
             watchers,
             HttpMetrics(registry, ROUTES),
             access,
+            wiring.browsers(config.api),
             draining=self._closing.is_set,
             stopping=self.stop.asked.is_set,
             max_body_bytes=config.writes.max_body_bytes,

@@ -4,9 +4,10 @@ import socket
 from pathlib import Path
 
 from sidecar.access import Holder, holder
+from sidecar.api.browsers import Browsers
 from sidecar.checks import Thresholds
 from sidecar.config import Config, Subscriber, Webhooks, load, read_secret, read_tokens
-from sidecar.config.sections import Health, Retention, Watch
+from sidecar.config.sections import Api, Health, Retention, Watch
 from sidecar.configwatch import Loaded
 from sidecar.dispatch.delivery import Policy
 from sidecar.dispatch.subscriber import Settings
@@ -38,6 +39,13 @@ def found(config: Config) -> Loaded:
 def holders(config: Config) -> tuple[Holder, ...]:
     """Who may come in, with the digests of their tokens."""
     return tuple(holder(each.name, each.scopes, read_tokens(each.file)) for each in config.api.tokens)
+
+
+def browsers(api: Api) -> Browsers:
+    """Beyond loopback the names are known to those who come: they are looked at where `hosts` lists some."""
+    if api.listen.socket_path or not (api.listen.loopback or api.hosts):
+        return Browsers(None, api.cors)
+    return Browsers([api.listen.host, *api.hosts], api.cors)
 
 
 def thresholds(health: Health) -> Thresholds:

@@ -11,6 +11,7 @@ from sidecar_process import eventually, on_disk, problem_of, served, written
 
 from sidecar.access import Access
 from sidecar.api.app import build_api
+from sidecar.api.browsers import Browsers
 from sidecar.backup import Backups
 from sidecar.database import Database
 from sidecar.errors import StorageFailedError
@@ -147,7 +148,7 @@ async def api_over(sender, *, draining=False):
     limits = {"max_body_bytes": 1 << 20, "require_precondition": False}
     flags = {"draining": lambda: draining, "stopping": lambda: draining}
     parts = sender.store, sender.dispatcher, Backups(None, BackupMetrics()), Watchers(sender.store.journal)
-    api = build_api(*parts, HttpMetrics(), Access(), **flags, **limits)
+    api = build_api(*parts, HttpMetrics(), Access(), Browsers(), **flags, **limits)
     server = RawTestServer(api)
     await server.start_server(request_factory=api.request)
     return server

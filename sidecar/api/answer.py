@@ -23,7 +23,7 @@ class Answer(web.StreamResponse):
     def __init__(self, body: bytes, *, status: int = 200, headers: Mapping[str, str] = NO_HEADERS) -> None:
         super().__init__(status=status)
         self._bytes = body
-        self._lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        self._lines = _lines(headers)
         self._keeps = True
 
     @property
@@ -46,7 +46,7 @@ class Answer(web.StreamResponse):
         body = self._bytes
         head = (
             f"{_STATUS_LINES[self.status]}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-            f"{self._lines}{connection}Date: {_date()}\r\n\r\n"
+            f"{self._lines}{_crossing(request)}{connection}Date: {_date()}\r\n\r\n"
         ).encode("ascii")
         await writer.write(head if request.method == "HEAD" else head + body)
         return writer
@@ -60,8 +60,7 @@ class Stream(web.StreamResponse):
 
     def __init__(self, content_type: str, headers: Mapping[str, str] = NO_HEADERS) -> None:
         super().__init__()
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        self._lines = f"Content-Type: {content_type}\r\n{lines}"
+        self._lines = f"Content-Type: {content_type}\r\n{_lines(headers)}"
         self._begun = False
 
     @property
@@ -74,12 +73,22 @@ class Stream(web.StreamResponse):
         writer = request.writer
         if not self._begun:
             self._begun = True
-            head = f"{_STATUS_LINES[self.status]}{self._lines}Connection: close\r\nDate: {_date()}\r\n\r\n"
+            head = f"{_STATUS_LINES[self.status]}{self._lines}{_crossing(request)}Connection: close\r\nDate: {_date()}\r\n\r\n"
             await writer.write(head.encode("ascii"))
         return writer
 
     async def write_eof(self, data: bytes = b"") -> None:
         """The connection's end is the body's."""
+
+
+def _lines(headers: Mapping[str, str]) -> str:
+    return "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+
+
+def _crossing(request: web.BaseRequest) -> str:
+    """What is to be said to a page of another origin: one of our requests knows it."""
+    crossing: Mapping[str, str] = getattr(request, "crossing", NO_HEADERS)
+    return _lines(crossing) if crossing else ""
 
 
 def _date() -> str:

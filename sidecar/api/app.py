@@ -15,6 +15,7 @@ from aiohttp.http import RawRequestMessage
 
 from sidecar.access import Access
 from sidecar.api import journal, state, subscribers, watch
+from sidecar.api.browsers import Browsers, preflight
 from sidecar.api.problems import problem, problem_of, problem_of_http
 from sidecar.api.request import Parts, Request
 from sidecar.api.routing import Table
@@ -43,6 +44,7 @@ class Api:
         parts: Parts,
         metrics: HttpMetrics,
         access: Access,
+        browsers: Browsers,
         *,
         draining: Callable[[], bool],
         stopping: Callable[[], bool],
@@ -50,6 +52,7 @@ class Api:
     ) -> None:
         self._parts = parts
         self._access = access
+        self._browsers = browsers
         self._metrics = metrics
         self._draining = draining
         self._stopping = stopping
@@ -79,7 +82,10 @@ class Api:
         route, handler = _TABLE.find(request)
         response: web.StreamResponse
         try:
-            if self._access.guarded:
+            request.crossing = self._browsers.check(request.method, request.headers)
+            if request.crossing and request.method == "OPTIONS":  # the page's question, which never has a token
+                handler = _preflight
+            elif self._access.guarded:
                 self._admit(request, route)
             if self._draining():
                 raise _drained()
@@ -111,6 +117,10 @@ class Api:
         request.caller = self._access.admit(request.headers.getall("Authorization", ()), request.remote or "", needed)
 
 
+async def _preflight(request: Request) -> web.StreamResponse:
+    return web.Response(status=204, headers=preflight(_TABLE.methods_of(request)))
+
+
 def build_api(
     store: AsyncStateStore,
     dispatcher: Dispatcher,
@@ -118,6 +128,7 @@ def build_api(
     watchers: Watchers,
     metrics: HttpMetrics,
     access: Access,
+    browsers: Browsers,
     *,
     draining: Callable[[], bool],
     stopping: Callable[[], bool],
@@ -126,7 +137,7 @@ def build_api(
 ) -> Api:
     """The API over these parts."""
     parts = Parts(store, dispatcher, backups, watchers, require_precondition)
-    return Api(parts, metrics, access, draining=draining, stopping=stopping, max_body_bytes=max_body_bytes)
+    return Api(parts, metrics, access, browsers, draining=draining, stopping=stopping, max_body_bytes=max_body_bytes)
 
 
 def _drained() -> DrainingError:

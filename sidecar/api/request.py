@@ -8,6 +8,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from sidecar.access import ANYBODY, Caller
+from sidecar.api.answer import NO_HEADERS
 from sidecar.backup import Backups
 from sidecar.dispatch.dispatcher import Dispatcher
 from sidecar.store import AsyncStateStore
@@ -40,6 +41,9 @@ class Request(web.BaseRequest):
     caller: Caller = ANYBODY
     """Who asks, and what they may do. Without tokens: anybody, everything."""
 
+    crossing: Mapping[str, str] = NO_HEADERS
+    """What every answer has to say to the page that asks, where its origin is allowed."""
+
     _body: bytes | None = None
 
     def _cancel(self, exc: BaseException) -> None:
@@ -56,6 +60,10 @@ class Request(web.BaseRequest):
             yield
         finally:
             self.waited_seconds += time.perf_counter() - begun
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        """Called by aiohttp before the head of a response is sent; `Answer` looks at `crossing` itself."""
+        response.headers.update(self.crossing)
 
     async def read(self) -> bytes:
         """The whole body; most have come together with their head. Raises aiohttp's 413 beyond the limit, and 417."""

@@ -77,6 +77,11 @@ class Table:
             return template, handler
         return "other", _method_not_allowed(request.method, methods) if methods else _not_found
 
+    def methods_of(self, request: Request) -> Methods:
+        """What may be asked of the path; empty: there is nothing."""
+        path = request.rel_url.path_safe
+        return self._plain.get(path) or self._match(request, path)[1]
+
     def _match(self, request: Request, path: str) -> tuple[str, Methods]:
         for pattern, template, methods in self._patterns:
             if match := pattern.fullmatch(path):

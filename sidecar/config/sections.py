@@ -76,6 +76,16 @@ def _network(text: str) -> None:
         raise misfit("an address or a network such as 10.1.2.3 or 10.1.0.0/16", text) from None
 
 
+def _host_name(text: str) -> None:
+    if not _HOST_NAME.fullmatch(text):
+        raise misfit("a host's name, without a port", text)
+
+
+def _origin(text: str) -> None:
+    if not _ORIGIN.fullmatch(text):
+        raise ValueError("expected an origin as browsers send it, such as https://console.example.org: no path, no *")
+
+
 def _journal_path(path: str) -> None:
     if path in ("", ":memory:"):
         raise ValueError("expected the path of a file; to keep nothing across a restart write `backend: memory`")
@@ -87,6 +97,8 @@ _URL = re.compile(
     r"(?i:https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)"
     r"(?::(?P<port>[0-9]{1,5}))?(?:[/?][!\"$-\[\]-~]*)?"
 )
+_HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+_ORIGIN = re.compile(r"https?://(?:\[[0-9a-f:.]+\]|[a-z0-9](?:[a-z0-9._-]{0,251}[a-z0-9])?)(?::[0-9]{1,5})?")
 _MAX_STATES = 256
 _SHORTEST, _LONGEST = Seconds(0.001), Seconds(365 * 86400)
 
@@ -187,12 +199,17 @@ class Token(Struct, frozen=True, kw_only=True):
 
 
 class Api(Struct, frozen=True, kw_only=True):
-    """The agent's side. `max_auth_failures`: requests without a valid token, per second and peer."""
+    """The agent's side. `max_auth_failures`: requests without a valid token, per second and peer.
+
+    `hosts`: names by which it may be called. `cors`: origins of pages that may call it.
+    """
 
     listen: Listen = Listen.parse("127.0.0.1:8470")
     auth: Literal["loopback", "none"] = "loopback"
     tokens: Annotated[tuple[Token, ...], _length(0, 16)] = ()
     max_auth_failures: Count = 10
+    hosts: Annotated[tuple[Annotated[str, _host_name], ...], _length(0, 32)] = ()
+    cors: Annotated[tuple[Annotated[str, _origin], ...], _length(0, 32)] = ()
 
 
 class Ops(Struct, frozen=True, kw_only=True):
