@@ -82,13 +82,6 @@ def test_where_the_name_is_looked_at(listen, hosts, any_name):
         browsers(api).check("GET", {"Host": "evil.example"})
 
 
-def test_many_names_do_not_add_up(start):
-    """What is remembered is bounded; a name beyond that is looked at each time."""
-    api = start().api
-    assert {200} == {asked_as(api, f"127.0.0.1:{port}") for port in range(1000, 1100)}
-    assert 421 == asked_as(api, "evil.example")
-
-
 def test_a_unix_socket_may_be_called_by_any_name(tmp_path):
     """Clients write there what they like."""
     path = f"unix:{tmp_path}/api.sock"

@@ -4,14 +4,14 @@ A browser sits inside networks and on loopback, and runs pages of strangers. By 
 name of its own, which the `Host` tells; across origins it can send requests blindly, which the `Origin` tells.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import lru_cache, partial
 from ipaddress import ip_address
 
 from sidecar.api.answer import NO_HEADERS
 from sidecar.errors import MisdirectedError, OriginRefusedError
 
 _SAFE = ("GET", "HEAD", "OPTIONS")
-_REMEMBERED = 64
 _CROSSING = {
     "Access-Control-Expose-Headers": "ETag, Location, Retry-After, Idempotency-Replayed, WWW-Authenticate",
     "Vary": "Origin",
@@ -26,15 +26,16 @@ class Browsers:
     """
 
     def __init__(self, hosts: Collection[str] | None = None, origins: Collection[str] = ()) -> None:
-        self._names = None if hosts is None else {"localhost", *map(str.lower, hosts)}
+        names = frozenset(["localhost", *map(str.lower, hosts or ())])
+        self._is_ours: Callable[[str], bool] = lru_cache(64)(partial(_is_one_of, names))  # it is the same each time
+        self._any_host = hosts is None
         self._origins = frozenset(origins)
-        self._fine: set[str] = set()
 
     def check(self, method: str, headers: Mapping[str, str]) -> Mapping[str, str]:
         """The headers that the answer needs for the page that asks. Raises `MisdirectedError` or `OriginRefusedError`."""
         host = headers.get("Host", "")
-        if host not in self._fine:
-            self._look_at(host)
+        if not (self._any_host or self._is_ours(host)):
+            raise MisdirectedError
         origin = headers.get("Origin")
         if origin is None:
             return NO_HEADERS
@@ -43,13 +44,6 @@ class Browsers:
         if method not in _SAFE and origin.partition("://")[2] != host:
             raise OriginRefusedError
         return NO_HEADERS
-
-    def _look_at(self, host: str) -> None:
-        """Remember what is fine: it is the same each time."""
-        if self._names is not None and host and not _is_address(name := _without_port(host)) and name not in self._names:
-            raise MisdirectedError
-        if len(self._fine) < _REMEMBERED:
-            self._fine.add(host)
 
 
 def preflight(methods: Iterable[str]) -> Mapping[str, str]:
@@ -61,15 +55,13 @@ def preflight(methods: Iterable[str]) -> Mapping[str, str]:
     }
 
 
-def _without_port(host: str) -> str:
-    """In lower case; an IPv6 address without its brackets."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0].lower()
+def _is_one_of(names: Collection[str], host: str) -> bool:
+    """Whether this `Host` is one of the names or an address, which nobody can rebind. No host: no browser."""
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0].lower()
+    return not host or name in names or _is_address(name)
 
 
 def _is_address(name: str) -> bool:
-    """Such a name is not resolved, and so cannot be rebound."""
     try:
         ip_address(name)
     except ValueError:
