@@ -23,11 +23,15 @@ _log = structlog.get_logger("config")
 
 
 class Loaded(NamedTuple):
-    """A config file as it was found, with what its secret files hold: the settings of its subscribers by id, and the tokens."""
+    """A config file as it was found, with what its secret files hold: the settings of its subscribers by id, and the tokens.
+
+    `certificates`: a digest of the files of TLS.
+    """
 
     config: Config
     subscribers: list[tuple[str, Settings]]
     holders: tuple[Holder, ...] = ()
+    certificates: bytes = b""
 
 
 class ConfigWatch:
@@ -96,6 +100,8 @@ class ConfigWatch:
             applied.add("subscribers")
         if found.holders != old.holders and "api.tokens" not in self.waiting:
             applied.add("api.tokens")
+        if found.certificates != old.certificates and found.config.api.tls == self.in_force.api.tls:
+            applied.add("api.tls")
         _log.info("config_reloaded", applied=sorted(applied), needs_restart=self.waiting)
 
 

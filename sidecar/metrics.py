@@ -487,8 +487,8 @@ HTTP_AUTH_FAILURES = Family(
     "fsm_http_auth_failures_total",
     "counter",
     "API requests that were not let in: no token, an unknown one, one without the scope, or too many without a valid one; or "
-    "of a browser that came by a strange name (host), or for a page of a strange origin.",
-    (Label("reason", ("missing", "unknown", "scope", "limited", "host", "origin")),),
+    "of a browser that came by a strange name (host), or for a page of a strange origin; or connections of a strange peer.",
+    (Label("reason", ("missing", "unknown", "scope", "limited", "host", "origin", "peer")),),
 )
 LOG_MESSAGES = Family(
     "fsm_log_messages_total",

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 
 from sidecar import logs, wiring
 from sidecar.access import Access
-from sidecar.api.app import ROUTES, Api, build_api
+from sidecar.api.app import ROUTES, build_api
 from sidecar.audience import Audience
 from sidecar.backup import Backups
 from sidecar.config import REQUEST_LINGER_SECONDS, Config, check
@@ -36,6 +36,7 @@ from sidecar.idempotency import Requests
 from sidecar.journal import Journal
 from sidecar.journal.memory import MemoryJournal
 from sidecar.journal.sqlite import SqliteJournal
+from sidecar.listening import listen
 from sidecar.machine import Enforcement, Machine
 from sidecar.meters import BackupMetrics, DatabaseMetrics, DispatchMetrics, HttpMetrics, StoreMetrics
 from sidecar.ops.app import build_ops
@@ -47,7 +48,7 @@ from sidecar.retention import retain
 from sidecar.statelog import StateLog
 from sidecar.store import AsyncStateStore
 from sidecar.tasks import StopSignals, first_of, on_signal, running
-from sidecar.units import Listen
+from sidecar.tls import Tls
 
 OPS_LINGER_SECONDS = 0.5
 API_LINGER_SECONDS = (REQUEST_LINGER_SECONDS - 2 * OPS_LINGER_SECONDS) / 2
@@ -101,13 +102,15 @@ class Service:
         self._config_file = config_file if config_file and Path(config_file).is_file() else None  # a pipe is read once
         self._conflict_log = ConflictLog()
         self._config_watch: ConfigWatch | None = None
+        self._tls: Tls | None = None
 
     async def start(self, stack: AsyncExitStack) -> None:
         """Start every part, and leave on `stack` how it is stopped."""
         config, registry, health = self._config, self._registry, self._health
         targets = Targets.of(config)
         try:
-            ops_at = await _listen(stack, "ops", build_ops(health, self._exposition), config.ops.listen, OPS_LINGER_SECONDS)
+            ops = web.AppRunner(build_ops(health, self._exposition), access_log=None, shutdown_timeout=OPS_LINGER_SECONDS)
+            ops_at = await listen(stack, "ops", ops, config.ops.listen)
         except ConfigError:
             if config.journal.backend == "sqlite":
                 refuse_held(_absolute(config.journal.path))  # the same sidecar, started twice: that is the better answer
@@ -168,13 +171,15 @@ class Service:
         await stack.enter_async_context(running(watchers.run(), name="watchers", crashed=self.crashed))
 
         backups = Backups(database, BackupMetrics(registry))
+        tls = self._tls = Tls(files) if (files := config.api.tls.files) else None
         access = Access(found.holders, max_failures=config.api.max_auth_failures)
+        http_metrics = HttpMetrics(registry, ROUTES)
         api = build_api(
             store,
             dispatcher,
             backups,
             watchers,
-            HttpMetrics(registry, ROUTES),
+            http_metrics,
             access,
             wiring.browsers(config.api),
             draining=self._closing.is_set,
@@ -182,7 +187,16 @@ class Service:
             max_body_bytes=config.writes.max_body_bytes,
             require_precondition=config.writes.require_precondition,
         )
-        api_at = await _listen(stack, "api", api, config.api.listen, API_LINGER_SECONDS)
+        server = api.server(access_log=None, auto_decompress=False)
+        api_at = await listen(
+            stack,
+            "api",
+            web.ServerRunner(server, shutdown_timeout=API_LINGER_SECONDS),
+            config.api.listen,
+            mode=int(config.api.socket.mode, 8),
+            gate=wiring.gate(config.api, partial(http_metrics.refused, "peer")),
+            tls=tls.outer if tls else None,
+        )
         stack.callback(watchers.close)
         targets.own_ports.add(api_at.port)
         stack.callback(roster.waits.close)  # before the API closes: who waits for acknowledgements is answered
@@ -232,6 +246,8 @@ class Service:
         logging_ = replace(self._config.logging, level=new.logging.level)
         self._config = replace(self._config, subscribers=new.subscribers, health=new.health, logging=logging_)
         self._take_over_tokens(found, access)
+        if self._tls:
+            self._tls.reload()
         dispatcher.configure(found.subscribers)
         store.judge_by(wiring.thresholds(new.health))
         logs.set_level(new.logging.level)
@@ -362,25 +378,3 @@ def _registry() -> CollectorRegistry:
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     return registry
-
-
-async def _listen(stack: AsyncExitStack, name: str, app: web.Application | Api, at: Listen, linger_seconds: float) -> Listen:
-    """Serve the application until the stack unwinds; open requests get `linger_seconds` to end. Returns where it listens."""
-    runner: web.BaseRunner
-    if isinstance(app, Api):
-        runner = web.ServerRunner(app.server(access_log=None, auto_decompress=False), shutdown_timeout=linger_seconds)
-    else:
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=linger_seconds)
-    stack.push_async_callback(runner.cleanup)  # before the setup: a failed start unwinds too
-    await runner.setup()
-    site = web.UnixSite(runner, at.socket_path) if at.socket_path else web.TCPSite(runner, at.host, at.port)
-    try:
-        await site.start()
-    except OSError as error:
-        raise ConfigError([f"{name}.listen: cannot listen on {at}: {error.strerror or error}"]) from error
-    if at.socket_path:
-        os.chmod(at.socket_path, 0o600)
-        stack.callback(Path(at.socket_path).unlink, missing_ok=True)
-        return at
-    host, port = runner.addresses[0][:2]
-    return Listen(host=host, port=port)

@@ -1,10 +1,15 @@
 """What the configuration means to each part: their own settings, made of its sections. Pure, but for the files it names."""
 
+import asyncio
+import hashlib
 import socket
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from sidecar.access import Holder, holder
 from sidecar.api.browsers import Browsers
+from sidecar.api.peers import Gate, Peers
 from sidecar.checks import Thresholds
 from sidecar.config import Config, Subscriber, Webhooks, load, read_secret, read_tokens
 from sidecar.config.sections import Api, Health, Retention, Watch
@@ -27,18 +32,28 @@ def loaded(config_file: str) -> Loaded:
     Targets.of(config)
     try:
         return found(config)
-    except ValueError as error:  # a secret that went away in this very moment
+    except (ValueError, OSError) as error:  # a secret that went away in this very moment
         raise ConfigError([f"{config_file}: {error}"]) from None
 
 
 def found(config: Config) -> Loaded:
     """The configuration with what its secret files hold now. Raises `ValueError` when one cannot be read any more."""
-    return Loaded(config, configured(config), holders(config))
+    return Loaded(config, configured(config), holders(config), _certificates(config.api))
 
 
 def holders(config: Config) -> tuple[Holder, ...]:
     """Who may come in, with the digests of their tokens."""
     return tuple(holder(each.name, each.scopes, read_tokens(each.file)) for each in config.api.tokens)
+
+
+def _certificates(api: Api) -> bytes:
+    return hashlib.sha256(b"".join(api.tls.files.content())).digest() if api.tls.files else b""
+
+
+def gate(api: Api, refused: Callable[[], None]) -> Callable[[Callable[[], asyncio.Protocol]], Gate] | None:
+    """What stands before each connection; None: whoever can connect is let in."""
+    peers = Peers(api.socket.uids, api.socket.gids)
+    return partial(Gate, peers, refused) if any(peers) else None
 
 
 def browsers(api: Api) -> Browsers:

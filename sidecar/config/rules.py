@@ -1,10 +1,12 @@
 """The rules across keys. Each says which values it compared."""
 
+import socket
 from collections.abc import Callable, Collection, Iterator
 
 from sidecar.config.problems import Problem, nearest, shown
 from sidecar.config.secretfile import read_secret, read_tokens
-from sidecar.config.sections import Config, Fsm, Shutdown, Webhooks
+from sidecar.config.sections import Api, Config, Fsm, Shutdown, Tls, Webhooks
+from sidecar.tls import context_of
 from sidecar.units import Seconds
 from sidecar.yamlfile import Path, dotted
 
@@ -23,6 +25,8 @@ def rules(config: Config) -> Iterator[Problem]:
     yield from _lag_rules(config)
     yield from _retention_rules(config)
     yield from _listen_rules(config)
+    yield from _socket_rules(config.api)
+    yield from _tls_rules(config.api.tls)
     yield from _shutdown_rules(config.shutdown)
 
 
@@ -105,7 +109,7 @@ def _listen_rules(config: Config) -> Iterator[Problem]:
         yield Problem(
             ("api", "auth"), "there are api.tokens, and none says that nobody needs one; keep one of them", (_TOKENS,)
         )
-    elif not (api.loopback or config.api.tokens or config.api.auth == "none"):
+    elif not (api.loopback or config.api.tokens or config.api.tls.client_ca_file or config.api.auth == "none"):
         text = (
             f"{api} can be reached from elsewhere: name who may come in with `tokens`,"
             " listen on 127.0.0.1 or a Unix socket, or accept everybody with `auth: none`"
@@ -115,6 +119,27 @@ def _listen_rules(config: Config) -> Iterator[Problem]:
         yield Problem(("ops", "listen"), 'expected "host:port": the kubelet and Prometheus come by TCP')
     elif api.port and api.port == ops.port:
         yield Problem(("ops", "listen"), f"api.listen has port {ops.port} too; give one of them another", (here,))
+
+
+def _socket_rules(api: Api) -> Iterator[Problem]:
+    socket_, listen = api.socket, ("api", "listen")
+    named = socket_.uids or socket_.gids
+    if named and not api.listen.socket_path:
+        yield Problem(("api", "socket"), f"uids and gids are looked at on a Unix socket, and {api.listen} is none", (listen,))
+    elif named and not hasattr(socket, "SO_PEERCRED"):
+        yield Problem(("api", "socket"), "this system does not tell who connects; leave uids and gids out")
+    elif api.listen.socket_path and int(socket_.mode, 8) & 0o002 and not (named or api.tokens):
+        text = f'"{socket_.mode}" lets everybody on this host connect: write "0660", or say who may with tokens, uids or gids'
+        yield Problem(("api", "socket", "mode"), text, (listen, _TOKENS))
+
+
+def _tls_rules(tls: Tls) -> Iterator[Problem]:
+    here = ("api", "tls")
+    for key, value, other in (("key_file", tls.key_file, tls.cert_file), ("cert_file", tls.cert_file, tls.key_file)):
+        if other and not value:
+            yield Problem((*here, key), "missing: a certificate and its key go together", (here,))
+    if tls.client_ca_file and not (tls.cert_file or tls.key_file):
+        yield Problem((*here, "client_ca_file"), "needs cert_file and key_file: clients show theirs within TLS", (here,))
 
 
 def _shutdown_rules(shutdown: Shutdown) -> Iterator[Problem]:
@@ -137,6 +162,11 @@ def secret_rules(config: Config) -> Iterator[Problem]:
             except ValueError as wrong:
                 yield Problem(("subscribers", n, "secret_file"), str(wrong))
     yield from _token_rules(config)
+    if config.api.tls.files:
+        try:
+            context_of(config.api.tls.files)
+        except ValueError as wrong:
+            yield Problem(("api", "tls"), str(wrong))
 
 
 def _token_rules(config: Config) -> Iterator[Problem]:

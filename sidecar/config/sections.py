@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from sidecar.config.problems import NOUNS, misfit
+from sidecar.tls import Files
 from sidecar.units import Bytes, Listen, Seconds
 
 # What a value must be, beyond its type. A rule is called with the value and raises `ValueError` saying what is expected.
@@ -86,6 +87,11 @@ def _origin(text: str) -> None:
         raise ValueError("expected an origin as browsers send it, such as https://console.example.org: no path, no *")
 
 
+def _mode(text: str) -> None:
+    if not _MODE.fullmatch(text):
+        raise misfit('a mode in octal digits, in quotes, such as "0660"', text)
+
+
 def _journal_path(path: str) -> None:
     if path in ("", ":memory:"):
         raise ValueError("expected the path of a file; to keep nothing across a restart write `backend: memory`")
@@ -99,6 +105,7 @@ _URL = re.compile(
 )
 _HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _ORIGIN = re.compile(r"https?://(?:\[[0-9a-f:.]+\]|[a-z0-9](?:[a-z0-9._-]{0,251}[a-z0-9])?)(?::[0-9]{1,5})?")
+_MODE = re.compile(r"0[0-7]{3}")
 _MAX_STATES = 256
 _SHORTEST, _LONGEST = Seconds(0.001), Seconds(365 * 86400)
 
@@ -198,6 +205,27 @@ class Token(Struct, frozen=True, kw_only=True):
     scopes: Scopes
 
 
+class Socket(Struct, frozen=True, kw_only=True):
+    """Who may connect, where the API listens on a Unix socket. `gids`: primary groups. No ids: whoever the mode lets."""
+
+    mode: Annotated[str, _mode] = "0600"
+    uids: Annotated[tuple[Amount, ...], _length(0, 32)] = ()
+    gids: Annotated[tuple[Amount, ...], _length(0, 32)] = ()
+
+
+class Tls(Struct, frozen=True, kw_only=True):
+    """PEM files. `client_ca_file`: clients need a certificate of this CA."""
+
+    cert_file: str | None = None
+    key_file: str | None = None
+    client_ca_file: str | None = None
+
+    @property
+    def files(self) -> Files | None:
+        """Where the API speaks TLS."""
+        return Files(self.cert_file, self.key_file, self.client_ca_file) if self.cert_file and self.key_file else None
+
+
 class Api(Struct, frozen=True, kw_only=True):
     """The agent's side. `max_auth_failures`: requests without a valid token, per second and peer.
 
@@ -210,6 +238,8 @@ class Api(Struct, frozen=True, kw_only=True):
     max_auth_failures: Count = 10
     hosts: Annotated[tuple[Annotated[str, _host_name], ...], _length(0, 32)] = ()
     cors: Annotated[tuple[Annotated[str, _origin], ...], _length(0, 32)] = ()
+    socket: Socket = Socket()
+    tls: Tls = Tls()
 
 
 class Ops(Struct, frozen=True, kw_only=True):
