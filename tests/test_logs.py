@@ -29,7 +29,7 @@ def on_a_terminal(config):
         os.close(theirs)
         try:
             with open(ours, "rb", buffering=0) as terminal:
-                return terminal.read(4096).decode()
+                return terminal.read(4096).decode().splitlines()[0]
         finally:
             process.kill()
 
