@@ -182,6 +182,7 @@ class Service:
             http_metrics,
             access,
             wiring.browsers(config.api),
+            about=wiring.about(config),
             draining=self._closing.is_set,
             stopping=self.stop.asked.is_set,
             max_body_bytes=config.writes.max_body_bytes,

@@ -10,6 +10,7 @@ from pathlib import Path
 from sidecar.access import Holder, holder
 from sidecar.api.browsers import Browsers
 from sidecar.api.peers import Gate, Peers
+from sidecar.api.request import About
 from sidecar.checks import Thresholds
 from sidecar.config import Config, Subscriber, Webhooks, load, read_secret, read_tokens
 from sidecar.config.sections import Api, Health, Retention, Watch
@@ -82,6 +83,11 @@ def facts(config: Config) -> Facts:
         webhook_timeout_seconds=float(config.webhooks.timeout_seconds),
         evict_failures=config.webhooks.evict_after.failures,
     )
+
+
+def about(config: Config) -> About:
+    known = facts(config)
+    return About(known.agent, known.fsm, known.fault_states)
 
 
 def limits(retention: Retention) -> Limits:

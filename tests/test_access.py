@@ -8,7 +8,7 @@ from scraping import of
 from sidecar_process import BASE, problem_of
 
 from sidecar.access import ANYBODY, EVERYTHING, MAX_PEERS, Access, Scope, holder
-from sidecar.api.app import SCOPES
+from sidecar.api.app import PUBLIC_ROUTES, SCOPES
 from sidecar.config.sections import Token
 from sidecar.errors import ForbiddenError, TooManyFailuresError, UnauthorizedError
 
@@ -49,7 +49,7 @@ def test_every_route_is_for_its_scope_alone(guarded):
 def test_what_is_not_there_is_not_told_without_a_token(guarded):
     """Unknown paths and wrong methods are 401 as well; with any token they are what they are."""
     unknown = [
-        ("GET", "/"),
+        ("POST", "/"),
         ("GET", "/v1/nowhere"),
         ("PATCH", "/v1/health"),
         ("OPTIONS", "/v1/state"),
@@ -60,6 +60,14 @@ def test_what_is_not_there_is_not_told_without_a_token(guarded):
 
     assert [401] * 5 == without
     assert [True] * 5 == [status in (403, 404, 405) for status in with_one]
+
+
+def test_only_the_files_of_the_status_page_are_for_everybody(guarded):
+    """They hold no data; each route without a scope has to be named here."""
+    methods = ("GET", "HEAD")
+    assert {(template, method) for template in ("/", "/page/{file}") for method in methods} == PUBLIC_ROUTES
+    assert [200] * 4 == [guarded.api.ask(method, path).status for path in ("/", "/page/main.js") for method in methods]
+    assert 404 == guarded.api.get("/page/state").status
 
 
 def test_scopes_of_the_configuration_are_those_of_the_routes():

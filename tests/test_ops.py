@@ -12,6 +12,7 @@ from sidecar_process import eventually, on_disk, problem_of, served, written
 from sidecar.access import Access
 from sidecar.api.app import build_api
 from sidecar.api.browsers import Browsers
+from sidecar.api.request import About
 from sidecar.backup import Backups
 from sidecar.database import Database
 from sidecar.errors import StorageFailedError
@@ -145,7 +146,7 @@ def test_the_scrape_can_be_compressed_and_restricted(start):
 
 
 async def api_over(sender, *, draining=False):
-    limits = {"max_body_bytes": 1 << 20, "require_precondition": False}
+    limits = {"max_body_bytes": 1 << 20, "require_precondition": False, "about": About("agent", "default", ())}
     flags = {"draining": lambda: draining, "stopping": lambda: draining}
     parts = sender.store, sender.dispatcher, Backups(None, BackupMetrics()), Watchers(sender.store.journal)
     api = build_api(*parts, HttpMetrics(), Access(), Browsers(), **flags, **limits)

@@ -14,10 +14,10 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 
 from sidecar.access import Access
-from sidecar.api import journal, state, subscribers, watch
+from sidecar.api import journal, page, state, subscribers, watch
 from sidecar.api.browsers import Browsers, preflight
 from sidecar.api.problems import problem, problem_of, problem_of_http
-from sidecar.api.request import Parts, Request
+from sidecar.api.request import About, Parts, Request
 from sidecar.api.routing import Table
 from sidecar.backup import Backups
 from sidecar.dispatch.dispatcher import Dispatcher
@@ -26,12 +26,15 @@ from sidecar.meters import HttpMetrics
 from sidecar.store import AsyncStateStore
 from sidecar.watchers import Watchers
 
-_TABLE = Table(state.routes, subscribers.routes, journal.routes, watch.routes)
+_TABLE = Table(state.routes, subscribers.routes, journal.routes, watch.routes, page.routes)
 ROUTES = _TABLE.methods
 """Every template with each of its methods."""
 
 SCOPES = _TABLE.scopes
 """What each of them needs."""
+
+PUBLIC_ROUTES = _TABLE.public
+"""Those that need nothing."""
 
 _log = structlog.get_logger("api")
 
@@ -85,7 +88,7 @@ class Api:
             request.crossing = self._browsers.check(request.method, request.headers)
             if request.crossing and request.method == "OPTIONS":  # the page's question, which never has a token
                 handler = _preflight
-            elif self._access.guarded:
+            elif self._access.guarded and (route, request.method) not in PUBLIC_ROUTES:
                 self._admit(request, route)
             if self._draining():
                 raise _drained()
@@ -130,13 +133,14 @@ def build_api(
     access: Access,
     browsers: Browsers,
     *,
+    about: About,
     draining: Callable[[], bool],
     stopping: Callable[[], bool],
     max_body_bytes: int,
     require_precondition: bool,
 ) -> Api:
     """The API over these parts."""
-    parts = Parts(store, dispatcher, backups, watchers, require_precondition)
+    parts = Parts(store, dispatcher, backups, watchers, about, require_precondition)
     return Api(parts, metrics, access, browsers, draining=draining, stopping=stopping, max_body_bytes=max_body_bytes)
 
 

@@ -15,6 +15,14 @@ from sidecar.store import AsyncStateStore
 from sidecar.watchers import Watchers
 
 
+class About(NamedTuple):
+    """Whose state it is: the agent's and its machine's name, and the states in which it needs help."""
+
+    agent: str
+    machine: str
+    fault_states: tuple[str, ...]
+
+
 class Parts(NamedTuple):
     """What the handlers work with."""
 
@@ -22,6 +30,7 @@ class Parts(NamedTuple):
     dispatcher: Dispatcher
     backups: Backups
     watchers: Watchers
+    about: About
     require_precondition: bool
 
 

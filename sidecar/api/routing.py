@@ -9,15 +9,19 @@ from aiohttp import web
 from sidecar.access import Scope
 from sidecar.api.request import Handler, Request
 
-__all__ = ["Definition", "Routes", "Scope", "Table"]
+__all__ = ["PUBLIC", "Definition", "Routes", "Scope", "Table"]
 
 Methods = dict[str, Handler]
+
+
+PUBLIC = None
+"""The scope of a route that anybody may call: what it answers holds no data."""
 
 
 class Definition(NamedTuple):
     method: str
     template: str
-    scope: Scope
+    scope: Scope | None
     handler: Handler
 
 
@@ -27,7 +31,7 @@ class Routes(list[Definition]):
     A GET is for HEAD too, unless it makes what it answers.
     """
 
-    def get(self, template: str, scope: Scope, *, head: bool = True) -> Callable[[Handler], Handler]:
+    def get(self, template: str, scope: Scope | None, *, head: bool = True) -> Callable[[Handler], Handler]:
         return self._define(template, scope, "GET", *(("HEAD",) if head else ()))
 
     def put(self, template: str, scope: Scope) -> Callable[[Handler], Handler]:
@@ -42,7 +46,7 @@ class Routes(list[Definition]):
     def delete(self, template: str, scope: Scope) -> Callable[[Handler], Handler]:
         return self._define(template, scope, "DELETE")
 
-    def _define(self, template: str, scope: Scope, *methods: str) -> Callable[[Handler], Handler]:
+    def _define(self, template: str, scope: Scope | None, *methods: str) -> Callable[[Handler], Handler]:
         def define(handler: Handler) -> Handler:
             self.extend(Definition(method, template, scope, handler) for method in methods)
             return handler
@@ -51,7 +55,8 @@ class Routes(list[Definition]):
 
 
 class Table:
-    """All routes; `methods`: each template with each method, but for HEAD; `scopes`: what each of them needs, HEAD too.
+    """All routes; `methods`: each template with each method, but for HEAD; `scopes`: what each of them needs, HEAD too;
+    `public`: those that need nothing.
 
     A path without placeholders is found by one look.
     """
@@ -62,7 +67,9 @@ class Table:
             for method, template, _, handler in definitions:
                 routes.setdefault(template, {})[method] = handler
         self.methods = [(template, method) for template, methods in routes.items() for method in methods if method != "HEAD"]
-        self.scopes = {(each.template, each.method): each.scope for definitions in modules for each in definitions}
+        all_of_them = [each for definitions in modules for each in definitions]
+        self.scopes = {(each.template, each.method): each.scope for each in all_of_them if each.scope is not PUBLIC}
+        self.public = {(each.template, each.method) for each in all_of_them if each.scope is PUBLIC}
         self._plain = {template: methods for template, methods in routes.items() if "{" not in template}
         self._patterns = [(_pattern(template), template, methods) for template, methods in routes.items() if "{" in template]
 

@@ -182,7 +182,7 @@ async def get_conflicts(request: Request) -> web.StreamResponse:
 async def get_machine(request: Request) -> web.StreamResponse:
     """The states, the transitions allowed, and where the agent is. As JSON, or as a Mermaid diagram."""
     as_mermaid = wire.Query(request, "format").choice("format", "json", "mermaid") == "mermaid"
-    store = request.parts.store
+    store, about = request.parts.store, request.parts.about
     machine, current = store.machine, store.current
     state = machine.states[current.document.state] if current else None
     if as_mermaid:
@@ -192,7 +192,10 @@ async def get_machine(request: Request) -> web.StreamResponse:
         transitions = {source.name: machine.allowed(source) for source in machine.states}
     return wire.answer(
         {
+            "agent": about.agent,
+            "name": about.machine,
             "states": list(machine.states.__members__),
+            "fault_states": [state for state in about.fault_states if state in machine.states.__members__],
             "initial": machine.initial.name if machine.initial is not None else None,
             "transitions": transitions,
             "enforcement": machine.enforcement,
