@@ -128,8 +128,9 @@ class Page:
         return answer["result"].get("value")
 
     def text(self, selector):
-        """The visible text of the first such element, or an empty one."""
-        return self.run(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''")
+        """The visible text of the first such element, without empty lines; an empty one when there is none."""
+        shown = self.run(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''")
+        return "\n".join(line for line in shown.splitlines() if line.strip())
 
     def wait_for(self, selector, text):
         """Until this element shows this text. Gives all of its text."""
