@@ -1,14 +1,13 @@
 """The status page in a real Chromium, against a real sidecar: what it shows, how soon, and what it never does."""
 
 import contextlib
-import json
 import time
 from collections import Counter
 from urllib.parse import urlsplit
 
 import pytest
 from browser import CHROMIUM, Browser
-from sidecar_process import Client, eventually, free_port, on_disk, running, served, written
+from sidecar_process import eventually, free_port, on_disk, running, written
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: chromium)")
 
@@ -353,45 +352,3 @@ def test_nothing_is_wider_than_a_phone(start, show, hook, width):
     page = show(api, width=width)
     page.wait_for("#conflicts-body", "wrong epoch")
     assert width_of(page) <= width
-
-
-# --- who may ---
-
-
-def test_a_token_is_asked_for_and_kept_in_the_tab(tmp_path, show):
-    """A wrong one is told; the right one shows the state, also after a reload, and is nowhere but in this tab's session."""
-    (tmp_path / "token").write_text("the-token-of-the-dashboard-0123456789abcdef\n")
-    (tmp_path / "token").chmod(0o600)
-    tokens = [{"name": "page", "file": str(tmp_path / "token"), "scopes": ["state:read"]}]
-    with served(written(tmp_path, api={"listen": "127.0.0.1:0", "tokens": tokens})) as sidecar:
-        page = show(sidecar.api, status="token", quiet=False)
-
-        def enter(token):
-            page.run("document.getElementById('token').focus()")
-            page.type(token)
-            page.press("Enter")
-
-        assert "" == page.text("#access-why")
-        enter("wrong")
-        page.wait_for("#access-why", "not known")
-        enter("the-token-of-the-dashboard-0123456789abcdef")
-        page.wait_for("#state", "BOOTING")
-        page.wait_for("#connection", "live")
-        page.wait_for("#health-body", "healthy")
-        page.call("Page.reload")
-        page.wait_for("#connection", "live")
-
-        assert [] == page.run("Object.keys(localStorage)")
-        assert "" == page.run("document.cookie")
-        assert "the-token" not in json.dumps(page.asked)
-        assert {"network"} == {each.get("source") for each in page.complaints}, page.complaints
-
-
-def test_the_files_are_there_for_everybody_and_only_those(tmp_path):
-    """Without a token the page comes, and not the state."""
-    (tmp_path / "token").write_text("the-token-of-the-dashboard-0123456789abcdef\n")
-    (tmp_path / "token").chmod(0o600)
-    tokens = [{"name": "page", "file": str(tmp_path / "token"), "scopes": ["state:read"]}]
-    with served(written(tmp_path, api={"listen": "127.0.0.1:0", "tokens": tokens})) as sidecar:
-        api = Client(sidecar.api.address)
-        assert (200, 200, 401) == (api.get("/").status, api.get("/page/main.js").status, api.get("/v1/state").status)

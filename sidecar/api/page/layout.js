@@ -13,7 +13,7 @@ export function placed(states, widthOf, width) {
   const widths = states.map((state) => Math.min(widthOf(state), most));
   const sides = Math.ceil((states.length - 1) / 2); // how many stand on the right
   const rows = states.length % 2 ? sides + 1 : sides + 1 || 1;
-  const gap = width < 480 ? 58 : Math.max(64, Math.min(96, 380 / (rows - 1)));
+  const gap = width < 480 ? 58 : Math.max(64, Math.min(130, 380 / (rows - 1)));
   const height = (rows - 1) * gap + HEIGHT + 2 * EDGE;
   const radius = Math.min(width / 2 - Math.max(...widths) / 2 - EDGE, 300);
   const places = new Map();
