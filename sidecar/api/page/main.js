@@ -126,13 +126,13 @@ const TEXTS = {
 let status = "connecting";
 
 function tell(kind, error) {
+  if (kind === "locked") askForToken(error);
   if (status === kind) return;
   status = kind;
   const place = byId("connection");
   place.textContent = TEXTS[kind];
   place.dataset.status = kind;
   document.body.classList.toggle("stale", !["live", "polling"].includes(kind));
-  if (kind === "locked") askForToken(error);
 }
 
 function askForToken(error) {
