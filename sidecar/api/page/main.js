@@ -19,9 +19,7 @@ let epoch = null;
 // --- what is read ---
 
 async function load() {
-  const { head, oldest } = await get("v1/history?limit=1");
-  const after = Math.max(head - REVISIONS, oldest - 1, 0);
-  const [found, history] = await Promise.all([get("v1/machine"), get(`v1/history?after=${after}`)]);
+  const [found, history] = await Promise.all([get("v1/machine"), get(`v1/history?newest=${REVISIONS}`)]);
   machine = found;
   epoch = history.epoch;
   model.load(history);
