@@ -7,7 +7,10 @@ from urllib.parse import urlsplit
 
 import pytest
 from browser import CHROMIUM, Browser
-from sidecar_process import eventually, free_port, on_disk, running, written
+from holders import TOKENS, WRONG, one_for_each_scope
+from sidecar_process import BASE, eventually, free_port, on_disk, running, written
+
+from sidecar.access import Scope
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: chromium)")
 
@@ -355,3 +358,33 @@ def test_nothing_is_wider_than_a_phone(start, show, hook, width):
     page = show(api, width=width)
     page.wait_for("#conflicts-body", "wrong epoch")
     assert width_of(page) <= width
+
+
+# --- who may ---
+
+
+def test_a_token_is_asked_for_and_kept_in_the_tab(start, show, tmp_path):
+    """What is wrong with one is told; the right one shows the state, also after a reload, and stays in this tab."""
+    page = show(start(api=BASE["api"] | {"tokens": one_for_each_scope(tmp_path)}).api, status="token", quiet=False)
+
+    def enter(token):
+        page.run("document.getElementById('token').focus()")
+        page.type(token)
+        page.press("Enter")
+
+    assert "" == page.text("#access-why")
+    enter(WRONG)
+    page.wait_for("#access-why", "not known")
+    enter(TOKENS[Scope.SUBSCRIBE])
+    page.wait_for("#access-why", "lacks the scope state:read")
+    enter(TOKENS[Scope.READ])
+    page.wait_for("#state", "BOOTING")
+    page.wait_for("#connection", "live")
+    page.wait_for("#subscribers-body", "Nobody")
+    page.call("Page.reload")
+    page.wait_for("#connection", "live")
+
+    assert [] == page.run("Object.keys(localStorage)")
+    assert [] == page.call("Network.getCookies")["cookies"]
+    assert [] == [url for url in page.asked if TOKENS[Scope.READ] in url]
+    assert {"network"} == {each.get("source") for each in page.complaints}, page.complaints
