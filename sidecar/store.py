@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from sidecar.audience import Audience, Seat
+from sidecar.audience import Audience
 from sidecar.checks import Check, RollingCount, Thresholds, check_all
 from sidecar.conflicts import NO_VERSION, Conflict, ConflictKind, Conflicts, Expectation, Reason
 from sidecar.document import (
@@ -45,6 +45,7 @@ from sidecar.journal import Entry, Journal, Request
 from sidecar.journal.memory import MemoryJournal
 from sidecar.machine import Enforcement, Machine
 from sidecar.meters import StoreMetrics
+from sidecar.readers import Readers
 from sidecar.snapshot import FsmSnapshot, FsmState, create_transition, initial_snapshot, next_snapshot
 
 MAX_VERSION = 2**53 - 1
@@ -169,7 +170,7 @@ class AsyncStateStore:
         self.creation_ts = time.time()
         self._audience = Audience(max_subscribers) if audience is None else audience
         self._queue_size = queue_size
-        self._readers: dict[asyncio.Queue[FsmSnapshot], Seat] = {}
+        self._readers = Readers(self._audience, queue_size)
         self._thresholds = thresholds or Thresholds()
         self.history_limit = history_limit
         self.max_queue = max_queue
@@ -490,8 +491,8 @@ class AsyncStateStore:
             self.state_entered_ts = stored.entry.appended_at
             move = previous.document.state, stored.document.state
             self.transitions[move] = self.transitions.get(move, 0) + 1
-        for queue in self._readers:
-            self._put(queue, stored.snapshot)
+        if self._readers:
+            self._readers.show(stored.snapshot)
 
     # --- starting ---
 
@@ -549,31 +550,15 @@ class AsyncStateStore:
 
         When the reader is slow, the oldest waiting snapshot makes room for the newest, and is counted as failed.
         """
-        seat = self._audience.join(subscriber_id)
-        reader: asyncio.Queue[FsmSnapshot] = asyncio.Queue(max(1, max_queue_size or self._queue_size))
-        self._readers[reader] = seat
-        if self._current:
-            self._put(reader, self._current.snapshot)
-        return reader
+        return self._readers.join(subscriber_id, max_queue_size, self._current.snapshot if self._current else None)
 
     async def unsubscribe(self, queue: "asyncio.Queue[FsmSnapshot]") -> bool:
         """Stop serving the queue. True if it was subscribed."""
-        seat = self._readers.pop(queue, None)
-        if seat:
-            seat.leave()
-        return seat is not None
+        return self._readers.leave(queue)
 
     async def cleanup(self) -> None:
         """Forget all in-process readers."""
-        for queue in list(self._readers):
-            await self.unsubscribe(queue)
-
-    def _put(self, queue: "asyncio.Queue[FsmSnapshot]", snapshot: FsmSnapshot) -> None:
-        if queue.full():
-            queue.get_nowait()
-            self._audience.notifications_failed += 1
-        queue.put_nowait(snapshot)
-        self._audience.notifications_sent += 1
+        self._readers.leave_all()
 
     # --- what the store knows about itself ---
 
