@@ -1,0 +1,13 @@
+"""A sidecar's store over HTTP, for Python: `StateClient` has the names of `AsyncStateStore`.
+
+async with StateClient("http://127.0.0.1:8470") as store:
+    await store.transition(FsmState.ACTIVE, "mission received")
+    async for event in store.watch():
+        ...
+"""
+
+from sidecar.client.problems import RefusedError, UnavailableError
+from sidecar.client.states import Change, Gap, Position, State
+from sidecar.client.store import StateClient
+
+__all__ = ["Change", "Gap", "Position", "RefusedError", "State", "StateClient", "UnavailableError"]

@@ -1,0 +1,133 @@
+"""What a client gives back: states with their place in the journal, and what a watch sees."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from sidecar.client.problems import UnavailableError
+from sidecar.document import SnapshotDocument, snapshot_of
+from sidecar.snapshot import FsmSnapshot
+
+
+class Position(NamedTuple):
+    """A place in a journal. As text it is the id of the event that carried it."""
+
+    epoch: str
+    revision: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.revision}"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A durable state and its place in the journal. `replayed`: the answer to an earlier try of the same write."""
+
+    epoch: str
+    revision: int
+    snapshot: FsmSnapshot
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A watch sees a state. `initial`: it was there before; `skipped`: revisions passed over since `previous_revision`."""
+
+    epoch: str
+    revision: int
+    previous_revision: int
+    skipped: int
+    initial: bool
+    snapshot: FsmSnapshot
+
+    @property
+    def position(self) -> Position:
+        """Where a watch can go on after it."""
+        return Position(self.epoch, self.revision)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A watch will not see some revisions: those between `previous_revision` and `revision`, the next that it sees.
+
+    `reason` is the sidecar's word for it, or `unseen` where only the client noticed.
+    """
+
+    epoch: str
+    revision: int
+    previous_revision: int
+    skipped: int
+    reason: str
+
+
+class StateAnswer(msgspec.Struct, frozen=True):
+    """Every answer about a state."""
+
+    epoch: str
+    revision: int
+    snapshot: SnapshotDocument
+
+    def typed(self, states: type[IntEnum], *, replayed: bool = False) -> State:
+        """With the snapshot as Python users see it."""
+        return State(self.epoch, self.revision, snapshot_of(self.snapshot, states), replayed)
+
+
+class ChangeData(StateAnswer, frozen=True):
+    """The data of a watch's `state`."""
+
+    previous_revision: int = 0
+    skipped: int = 0
+    initial: bool = False
+
+    def change(self, states: type[IntEnum]) -> Change:
+        """With the snapshot as Python users see it."""
+        snapshot = snapshot_of(self.snapshot, states)
+        return Change(self.epoch, self.revision, self.previous_revision, self.skipped, self.initial, snapshot)
+
+
+class MetaAnswer(msgspec.Struct, frozen=True):
+    """`GET /v1/state/meta`."""
+
+    epoch: str
+    revision: int
+    snapshot: SnapshotDocument | None
+    meta: dict[str, Any]
+
+
+class HistoryAnswer(msgspec.Struct, frozen=True):
+    """`GET /v1/history`."""
+
+    entries: tuple[StateAnswer, ...]
+
+
+class MachineAnswer(msgspec.Struct, frozen=True):
+    """What a client has to know of `GET /v1/machine`."""
+
+    states: tuple[str, ...]
+    initial: str | None = None
+
+
+class SubscriberAnswer(msgspec.Struct, frozen=True):
+    """What a client has to know of a subscriber."""
+
+    id: str
+    status: str
+
+
+class SubscribersAnswer(msgspec.Struct, frozen=True):
+    """`GET /v1/subscribers`."""
+
+    subscribers: tuple[SubscriberAnswer, ...]
+
+
+_Decoded = TypeVar("_Decoded")
+
+
+def decoded(body: bytes | str, kind: type[_Decoded]) -> _Decoded:
+    """The answer as a struct. Raises `UnavailableError` for what no sidecar answers."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
+        raise UnavailableError(f"the answer is not that of a sidecar: {wrong}", outcome="unknown") from None

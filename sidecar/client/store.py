@@ -1,0 +1,277 @@
+"""`StateClient`: the store of a sidecar, with the names, arguments, results and errors of `AsyncStateStore`."""
+
+import asyncio
+import ssl as tls
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from enum import IntEnum
+from typing import Any, Self
+
+import msgspec
+
+from sidecar.audience import Audience
+from sidecar.client.conditions import condition_of, split_state
+from sidecar.client.feeding import Feed
+from sidecar.client.states import (
+    Change,
+    Gap,
+    HistoryAnswer,
+    MachineAnswer,
+    MetaAnswer,
+    Position,
+    State,
+    StateAnswer,
+    SubscribersAnswer,
+    decoded,
+)
+from sidecar.client.transport import Answer, Transport
+from sidecar.client.watching import Watch
+from sidecar.conflicts import NO_VERSION, Expectation
+from sidecar.document import document_of, snapshot_of
+from sidecar.endpoint import DEFAULT_URL, Endpoint, Token
+from sidecar.errors import InvalidSnapshotError, NoStateError, StateExistsError, StateStoreError, StateVersionError
+from sidecar.machine import Machine
+from sidecar.readers import Readers
+from sidecar.snapshot import FsmSnapshot, FsmState, initial_snapshot, new_uuid
+
+DEFAULT_MAX_SUBSCRIBERS = 1000
+DEFAULT_QUEUE_SIZE = 64
+
+_PAGE = 100
+
+_encode = msgspec.json.Encoder().encode
+
+
+class StateClient:
+    """The store of the sidecar at `url` (`http://…`, `https://…` or `unix:/path`).
+
+    `token`, or `token_file`, which is read again for each request. A try takes up to `timeout` seconds; reads, and writes with
+    a key that makes them count once, are repeated for up to `retry_for` seconds. `states`: the machine's, asked for when not
+    given. `max_subscribers` and `queue_size` bound the queues of this client. `ssl`: for `https`, instead of the defaults.
+
+    Raises `ValueError` for a wrong url. Every call raises `UnavailableError` when the sidecar gives no answer in time.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        token: str | None = None,
+        token_file: str | None = None,
+        timeout: float = 5.0,
+        retry_for: float = 15.0,
+        states: type[IntEnum] | None = None,
+        max_subscribers: int = DEFAULT_MAX_SUBSCRIBERS,
+        queue_size: int = DEFAULT_QUEUE_SIZE,
+        ssl: tls.SSLContext | None = None,
+    ) -> None:
+        if token is not None and token_file is not None:
+            raise ValueError("give a token or a token_file, not both")
+        self._transport = Transport(
+            Endpoint.parse(url), Token(token, token_file), timeout=timeout, retry_for=retry_for, ssl=ssl
+        )
+        self._states = states
+        self._epoch: str | None = None
+        self._audience = Audience(max_subscribers)
+        self._readers = Readers(self._audience, queue_size)
+        self._feed = Feed(self.watch, self._readers)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End all subscriptions and close all connections. The client can be used again afterwards."""
+        self._readers.leave_all()
+        await self._feed.end()
+        await self._transport.close()
+
+    # --- reading ---
+
+    async def get(self) -> FsmSnapshot | None:
+        """The current snapshot, or None."""
+        state = await self.get_state()
+        return state.snapshot if state else None
+
+    async def get_state(self) -> State | None:
+        """The current snapshot with its epoch and revision, or None."""
+        try:
+            answer = await self._transport.ask("GET", "/v1/state")
+        except NoStateError:
+            return None
+        return await self._state_in(answer)
+
+    async def get_with_meta(self) -> tuple[FsmSnapshot | None, dict[str, Any]]:
+        """The current snapshot and what the sidecar's store knows about itself."""
+        found = await self._look()
+        self._epoch = found.epoch
+        snapshot = None if found.snapshot is None else snapshot_of(found.snapshot, await self.states())
+        meta = found.meta | {"store_metrics": self._with_queues(found.meta["store_metrics"])}
+        return snapshot, meta | {"subscriber_count": meta["store_metrics"]["subscriber_count"]}
+
+    async def history(self, after: int | None = None) -> AsyncGenerator[State]:
+        """The revisions after `after` (default: from the oldest kept), oldest first, up to the newest.
+
+        Raises `CompactedError` with `oldest` when revisions after `after` are no longer kept.
+        """
+        states = await self.states()
+        query = {"limit": str(_PAGE)}
+        while True:
+            if after is not None:
+                query["after"] = str(after)
+            page = decoded((await self._transport.ask("GET", "/v1/history", query=query)).body, HistoryAnswer)
+            for each in page.entries:
+                yield each.typed(states)
+            if len(page.entries) < _PAGE:
+                return
+            after = page.entries[-1].revision
+
+    async def states(self) -> type[IntEnum]:
+        """The machine's states: those given, or the sidecar's, which are asked for once."""
+        if self._states is None:
+            self._states = Machine.from_names((await self._machine()).states).states
+        return self._states
+
+    async def _look(self) -> MetaAnswer:
+        return decoded((await self._transport.ask("GET", "/v1/state/meta")).body, MetaAnswer)
+
+    async def _machine(self) -> MachineAnswer:
+        return decoded((await self._transport.ask("GET", "/v1/machine")).body, MachineAnswer)
+
+    async def _state_in(self, answer: Answer) -> State:
+        given = decoded(answer.body, StateAnswer)
+        self._epoch = given.epoch
+        return given.typed(await self.states(), replayed="Idempotency-Replayed" in answer.headers)
+
+    # --- writing ---
+
+    async def set(
+        self, snapshot: FsmSnapshot, enforce_version: bool = False, *, expected: int | Expectation | None = None
+    ) -> FsmSnapshot:
+        """Write a snapshot and return it as stored, as `AsyncStateStore.set` does. It counts once, however often it is sent.
+
+        A snapshot without `prev_state` gets the state that it leaves. A version in `expected` is of the journal that this
+        client read last, unless it names its epoch.
+        """
+        if not isinstance(snapshot, FsmSnapshot):
+            raise StateStoreError(f"expected an FsmSnapshot, got {type(snapshot).__name__}")
+        if not isinstance(snapshot.state, await self.states()):
+            raise InvalidSnapshotError(f"{snapshot.state!r} is not a state of the machine", path="$.state")
+        query = {"enforce_version": "true"} if enforce_version else {}
+        document = document_of(snapshot)
+        if not enforce_version and document.version < 0:  # as the store does, which renumbers it anyway
+            document = msgspec.structs.replace(document, version=0)
+        if isinstance(expected, int):
+            expected = Expectation(expected)
+        state = await self._write("PUT", "/v1/state", document, expected, query)
+        return state.snapshot
+
+    async def transition(self, to: IntEnum, reason: str, *expected: Expectation, source_module: str = "fsm_handler") -> State:
+        """Go to a state, as `AsyncStateStore.transition` does: the sidecar builds the next snapshot. It counts once.
+
+        Takes an expectation of a state, and one of anything else beside it.
+        """
+        source, other = split_state(expected)
+        body = {"to": to.name, "reason": reason, "source_module": source_module}
+        if source is not None:
+            body["from"] = source
+        return await self._write("POST", "/v1/transitions", body, other, {})
+
+    async def initialize_if_empty(self) -> None:
+        """Write the initial snapshot if there is no state; on return there is one."""
+        if await self.get_state() is not None:
+            return
+        states, initial = await self.states(), (await self._machine()).initial
+        try:
+            await self.set(initial_snapshot(FsmState.BOOTING if initial is None else states[initial]), expected=NO_VERSION)
+        except StateExistsError:
+            return
+
+    async def _write(self, method: str, path: str, body: Any, expected: Expectation | None, query: Mapping[str, str]) -> State:
+        encoded = _encode(body)
+        while True:
+            condition = await condition_of(expected, self._epoch, self._look)
+            headers = {"Idempotency-Key": new_uuid()} | condition.headers
+            try:
+                return await self._state_in(await self._transport.ask(method, path, query=query, headers=headers, body=encoded))
+            except StateVersionError as lost:
+                if not condition.fails_by_chance(lost):
+                    raise
+
+    # --- watching ---
+
+    async def watch(self, last: Position | None = None) -> AsyncGenerator[Change | Gap]:
+        """Every state from now on, the current one first; behind `last`, a position that was seen before, if it is given.
+
+        It goes on by itself over lost connections and restarts, and tells each `Gap` before the state behind it. Raises the
+        store's errors for a refusal that no later try will change. Endless: leave it with `break`, or close it (`aclosing`).
+        """
+        async with aclosing(Watch(self._transport, await self.states(), last).events()) as events:
+            async for event in events:
+                if isinstance(event, Change):
+                    self._epoch = event.epoch
+                yield event
+
+    async def subscribe(
+        self, subscriber_id: str = "unknown", max_queue_size: int | None = None
+    ) -> "asyncio.Queue[FsmSnapshot]":
+        """A queue that first receives the current snapshot, then each new one. At the limit: `SubscriberLimitError`.
+
+        When the reader is slow, the oldest waiting snapshot makes room for the newest, and is counted as failed.
+        """
+        found = await self._look()
+        snapshot = None if found.snapshot is None else snapshot_of(found.snapshot, await self.states())
+        await self._feed.reach(Position(found.epoch, found.revision), snapshot, self._transport.timeout)
+        try:
+            return self._readers.join(subscriber_id, max_queue_size, self._feed.newest)
+        finally:
+            await self._rest()
+
+    async def unsubscribe(self, queue: "asyncio.Queue[FsmSnapshot]") -> bool:
+        """Stop serving the queue. True if it was subscribed."""
+        served = self._readers.leave(queue)
+        await self._rest()
+        return served
+
+    async def _rest(self) -> None:
+        if not self._readers:
+            await self._feed.end()
+
+    async def cleanup(self) -> None:
+        """Forget all queues, and close all connections until the next call."""
+        await self.aclose()
+
+    # --- what the store knows about itself ---
+
+    async def get_metrics(self) -> dict[str, Any]:
+        """The numbers of the sidecar's store, this client's queues counted in."""
+        return self._with_queues(decoded((await self._transport.ask("GET", "/v1/metrics.json")).body, dict[str, Any]))
+
+    async def health_check(self) -> dict[str, Any]:
+        """`healthy`, the failing checks as `issues` and `warnings`, `metrics`, and a `timestamp` in seconds."""
+        health = decoded((await self._transport.ask("GET", "/v1/health")).body, dict[str, Any])
+        return health | {"metrics": self._with_queues(health["metrics"])}
+
+    async def get_subscriber_info(self) -> dict[str, Any]:
+        """Who listens to the sidecar, and through this client; and how many may."""
+        answer = await self._transport.ask("GET", "/v1/subscribers")
+        served = [each.id for each in decoded(answer.body, SubscribersAnswer).subscribers if each.status != "evicted"]
+        numbers = await self.get_metrics()
+        ids = served + self._audience.subscriber_ids
+        return {
+            "total_subscribers": len(ids),
+            "subscriber_ids": ids,
+            "max_subscribers": numbers["max_subscribers"],
+            "queue_size": numbers["queue_size"],
+        }
+
+    def _with_queues(self, numbers: dict[str, Any]) -> dict[str, Any]:
+        own = {
+            "subscriber_count": len(self._audience),
+            "active_subscribers": self._audience.active,
+            "notifications_sent": self._audience.notifications_sent,
+            "notifications_failed": self._audience.notifications_failed,
+        }
+        return numbers | {name: numbers[name] + count for name, count in own.items()}

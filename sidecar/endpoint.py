@@ -1,0 +1,79 @@
+"""Where a sidecar's API is, and the token that opens it: what every client needs to know. The standard library alone."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+DEFAULT_URL = "http://127.0.0.1:8470"
+
+_PLAIN = re.compile("[!-~]+")
+_EXPECTED = f"expected http://host:port, https://host:port or unix:/path/to/socket, such as {DEFAULT_URL}"
+_MAX_TOKEN_BYTES = 4096
+
+
+class Endpoint(NamedTuple):
+    """An API's address. `socket_path` is empty unless it is a Unix socket; then host and port are those of its requests."""
+
+    secure: bool
+    host: str
+    port: int
+    socket_path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "Endpoint":
+        """From `http://127.0.0.1:8470`, `https://…`, `unix:/run/api.sock`, or a host and port alone. Raises `ValueError`."""
+        if text.startswith("unix:"):
+            path = text.removeprefix("unix:")
+            path = path.removeprefix("//") if path.startswith("///") else path
+            if not path.startswith("/"):
+                raise ValueError(_EXPECTED)
+            return cls(False, "localhost", 80, path)
+        try:
+            parts = urlsplit(text if "://" in text else f"http://{text}")
+            port = parts.port
+        except ValueError:
+            raise ValueError(_EXPECTED) from None
+        extra = parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None
+        if parts.scheme not in ("http", "https") or not parts.hostname or extra or not _PLAIN.fullmatch(text):
+            raise ValueError(_EXPECTED)
+        secure = parts.scheme == "https"
+        return cls(secure, parts.hostname, port or (443 if secure else 80))
+
+    @property
+    def url(self) -> str:
+        """The address that requests carry."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.secure else 'http'}://{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"unix:{self.socket_path}" if self.socket_path else self.url
+
+
+class Token(NamedTuple):
+    """A token as text or in a file, which is read for every request: so a rotation needs no restart."""
+
+    text: str | None = None
+    file: str | None = None
+
+    def headers(self) -> dict[str, str]:
+        """The header that carries it; none without a token. Raises `ValueError` when it cannot be read, or sent."""
+        token = self.text
+        if self.file is not None:
+            token = _read(self.file)
+        if token is None:
+            return {}
+        if not _PLAIN.fullmatch(token):
+            raise ValueError(f"{self.file or 'the token'}: expected a token of visible ASCII characters, without spaces")
+        return {"Authorization": f"Bearer {token}"}
+
+    def __repr__(self) -> str:
+        return f"Token(file={self.file!r})" if self.file else "Token()"
+
+
+def _read(file: str) -> str:
+    try:
+        with Path(file).open("rb") as opened:
+            return opened.read(_MAX_TOKEN_BYTES).decode("ascii", "replace").strip()
+    except OSError as error:
+        raise ValueError(f"{file}: cannot be read: {error.strerror}") from None
