@@ -1,4 +1,4 @@
-"""The command line: `fsm-sidecar run`, `check-config`, `journal`, `alerts`, `rules` and `selfcheck`."""
+"""The command line: the sidecar itself, its journal at rest, its alerts, and clients of a running one."""
 
 import argparse
 import asyncio
@@ -10,7 +10,8 @@ from contextlib import suppress
 from importlib.metadata import version
 from typing import NoReturn
 
-from sidecar import alerts_cli, config, journal_cli, logs, selfcheck_cli
+from sidecar import alerts_cli, journal_cli, selfcheck_cli
+from sidecar import commands as client
 from sidecar.errors import ConfigError, JournalDamagedError, JournalHeldError, StorageError
 
 EX_USAGE = 64
@@ -104,13 +105,16 @@ def _parser() -> argparse.ArgumentParser:
     alerts_cli.add_rules_command(rules)
     selfcheck = commands.add_parser("selfcheck", help="check the contract of a running sidecar; its state stays as it was")
     selfcheck_cli.add_command(selfcheck)
+    client.add_commands(commands, parser)
     return parser
 
 
 def _run(options: argparse.Namespace) -> None:
+    from sidecar import config, logs  # here, because its imports take time that other commands need not spend
+
     settings = config.load(options.config)
     logs.configure(level=settings.logging.level, format=settings.logging.format)
-    from sidecar.service import serve  # here, because its imports take time that check-config need not spend
+    from sidecar.service import serve
 
     asyncio.Runner(loop_factory=_loop_factory()).run(
         serve(settings, config_file=options.config, accept_data_loss=options.accept_data_loss)
@@ -126,8 +130,9 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def _check_config(options: argparse.Namespace) -> None:
-    settings = config.load(options.config)
-    from sidecar.dispatch.target import Targets  # here, because other commands need not spend the time of its imports
+    from sidecar import config
+    from sidecar.dispatch.target import Targets
 
+    settings = config.load(options.config)
     Targets.of(settings)
     print(config.effective(settings), end="")

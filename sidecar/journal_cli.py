@@ -6,18 +6,16 @@ import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sidecar import config
-from sidecar.backup import backup
-from sidecar.database import Database
-from sidecar.database.at_rest import Report, info, refuse_missing, verify
-from sidecar.database.copying import Copied
-from sidecar.database.recovery import MENDS
-from sidecar.database.restoring import Restored, restore
 from sidecar.errors import ConfigError, JournalDamagedError, JournalHeldError
+
+if TYPE_CHECKING:  # what is imported where it is used takes time that other commands need not spend
+    from sidecar.database.at_rest import Report
+    from sidecar.database.copying import Copied
+    from sidecar.database.restoring import Restored
 
 
 def add_commands(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +40,8 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
 
 
 def _path(options: argparse.Namespace) -> Path:
+    from sidecar import config
+
     if options.path:
         return Path(options.path).absolute()
     journal = config.load(options.config).journal
@@ -54,6 +54,9 @@ def _path(options: argparse.Namespace) -> Path:
 
 
 def _verify(options: argparse.Namespace) -> None:
+    from sidecar.database.at_rest import verify
+    from sidecar.database.recovery import MENDS
+
     path = _path(options)
     report = verify(path)
     _tell(_facts(report), report.problems, as_json=options.json)
@@ -62,6 +65,8 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _info(options: argparse.Namespace) -> None:
+    from sidecar.database.at_rest import info
+
     report, contents = info(_path(options))
     facts = _facts(report) | {"subscribers": contents.subscribers, "answers": contents.answers, "newest": None}
     if contents.newest is not None and contents.appended_at is not None:
@@ -69,7 +74,7 @@ def _info(options: argparse.Namespace) -> None:
     _tell(facts | {"files": contents.files}, (), as_json=options.json)
 
 
-def _facts(report: Report) -> dict[str, Any]:
+def _facts(report: "Report") -> dict[str, Any]:
     facts = report._asdict()
     del facts["problems"]
     facts["bytes"] = facts.pop("size")
@@ -103,6 +108,8 @@ def _line(name: str, fact: object) -> None:
 
 
 def _backup(options: argparse.Namespace) -> None:
+    from sidecar.database.at_rest import refuse_missing
+
     path = _path(options)
     refuse_missing(path)  # before it would be created
     try:
@@ -116,12 +123,17 @@ def _backup(options: argparse.Namespace) -> None:
     _line("bytes", options.file.stat().st_size)
 
 
-async def _copied(path: Path, file: Path) -> Copied:
+async def _copied(path: Path, file: Path) -> "Copied":
+    from sidecar.backup import backup
+    from sidecar.database import Database
+
     async with Database(path) as database:
         return await backup(database, file)
 
 
 def _restore(options: argparse.Namespace) -> None:
+    from sidecar.database.restoring import restore
+
     path, file = _path(options), options.file.absolute()
     try:
         restored = restore(path, file)
@@ -136,7 +148,7 @@ def _restore(options: argparse.Namespace) -> None:
         _line("kept", os.path.relpath(kept))
 
 
-def _what_became(restored: Restored) -> dict[str, str]:
+def _what_became(restored: "Restored") -> dict[str, str]:
     found, known = restored.backup, restored.known_head
     if found.head < found.oldest:
         facts = {"revisions": f"none; the next one is {restored.now.head + 1}"}

@@ -1,0 +1,86 @@
+"""A command that asks a sidecar: its flags, and how it ends."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from sidecar.commands.asking import Api
+
+Commands: TypeAlias = "argparse._SubParsersAction[Any]"
+Command = Callable[["Api", argparse.Namespace], int | None]
+
+
+def add(
+    commands: Commands,
+    name: str,
+    help: str,
+    command: Command,
+    *,
+    writes: bool = False,
+) -> argparse.ArgumentParser:
+    """A command with the flags that all have."""
+    added: argparse.ArgumentParser = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+    added.set_defaults(command=lambda options: _run(command, options, writes=writes))
+    added.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    where = added.add_argument_group("where the sidecar is")
+    where.add_argument("--url", metavar="URL", help="http://host:port, https://… or unix:/path; FSM_SIDECAR_URL by default")
+    where.add_argument("--config", metavar="FILE", help="the sidecar's YAML file, which says where it listens")
+    where.add_argument("--token-file", metavar="FILE", help="a file with the token; FSM_SIDECAR_TOKEN_FILE by default")
+    where.add_argument("--ca-file", metavar="FILE", help="for https: who may have signed its certificate")
+    where.add_argument("--cert-file", metavar="FILE", help="for https: your own certificate")
+    where.add_argument("--key-file", metavar="FILE", help="for https: its key, if that is in another file")
+    where.add_argument("--timeout", metavar="TIME", default="10s", help="how long it may take to answer; 10s by default")
+    return added
+
+
+def _run(command: Command, options: argparse.Namespace, *, writes: bool) -> int:
+    from sidecar.commands.asking import api_of
+    from sidecar.commands.outcomes import ProblemError, UnreachableError, tell_problem, tell_unreachable
+
+    try:
+        return command(api_of(options), options) or 0
+    except ProblemError as error:
+        if options.json:
+            print_json(error.problem)
+        return tell_problem(error)
+    except UnreachableError as error:
+        return tell_unreachable(error, writes=writes)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on a line of its own, at once."""
+    import json
+
+    print(json.dumps(value, separators=(",", ":")), flush=True)
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Those that are given."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def json_object(text: str) -> Any:
+    """A value given as JSON, or as `@file` (`@-`: standard input). Raises `argparse.ArgumentTypeError`."""
+    import json
+    import sys
+    from pathlib import Path
+
+    try:
+        if text.startswith("@"):
+            text = sys.stdin.read() if text == "@-" else Path(text[1:]).read_text(encoding="utf-8")
+        value = json.loads(text)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text[1:]}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(f"not JSON: {error}; give an object, or @file") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError("expected a JSON object")
+    return value
+
+
+def leaves(names: Sequence[str], value: Any) -> Any:
+    """What stands at a path of names in a JSON document. Raises `LookupError`."""
+    for name in names:
+        value = value[int(name)] if isinstance(value, list) and name.isdigit() else value[name]
+    return value

@@ -1,0 +1,164 @@
+"""`fsm-sidecar state get | set | transition | watch | history | conflicts`."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from sidecar.commands import watch
+from sidecar.commands.connected import Commands, add, given, json_object, leaves, print_json
+from sidecar.commands.terminal import Cell, ago, brief, clean, clock, moment, table
+
+if TYPE_CHECKING:
+    from sidecar.commands.asking import Answer, Api
+
+MAX_PAGE = 1000
+_NO = 1
+
+
+def add_commands(parser: argparse.ArgumentParser) -> None:
+    """The commands below `state`."""
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    get = add(commands, "get", "print the current state", _get)
+    get.add_argument("--field", metavar="PATH", help="only this, such as state, version or context_data.battery")
+    _add_writing(commands)
+    watch.add_command(commands)
+    history = add(commands, "history", "print the newest revisions, oldest first", _history)
+    history.add_argument("--limit", metavar="N", type=_count, default=20, help="how many, 20 by default, up to 1000")
+    history.add_argument("--after", metavar="REVISION", type=_count, help="those behind this one, instead of the newest")
+    conflicts = add(
+        commands, "conflicts", "print who lost against whom, and who overwrote whom unseen, newest first", _conflicts
+    )
+    conflicts.add_argument("--limit", metavar="N", type=_count, default=20, help="how many, 20 by default")
+
+
+def _add_writing(commands: Commands) -> None:
+    change = add(commands, "set", "write the state; what the state is about is replaced as a whole", _set, writes=True)
+    change.add_argument("state", metavar="STATE")
+    change.add_argument(
+        "--context-data", metavar="JSON", type=json_object, help="an object, or @file, or @- for standard input"
+    )
+    change.add_argument("--state-metadata", metavar="JSON", type=json_object, help="likewise")
+    change.add_argument("--version", metavar="N", type=_count, help="the number that it gets; the next one by default")
+    move = add(commands, "transition", "go to a state, and keep all the rest", _transition, writes=True)
+    move.add_argument("state", metavar="STATE")
+    move.add_argument("--from", metavar="STATE", dest="source_state", help="only if the agent is in that state")
+    for writing in (change, move):
+        writing.add_argument("--reason", metavar="TEXT", default="", help="why")
+        writing.add_argument("--source", metavar="NAME", default="cli", help="who writes; cli by default")
+        only = writing.add_mutually_exclusive_group()
+        only.add_argument("--if-version", metavar="N", type=_count, help="only if this is the current version")
+        only.add_argument("--if-match", metavar="ETAG", help="only if this is the current ETag: epoch and version, k3f9-17")
+        only.add_argument("--if-none", action="store_true", help="only if there is no state yet")
+        writing.add_argument("--key", metavar="KEY", help="an Idempotency-Key: sent again with the same one, it counts once")
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 16):
+        raise argparse.ArgumentTypeError(f"expected a number from 0, got {text}")
+    return int(text)
+
+
+# --- reading ---
+
+
+def _get(api: "Api", options: argparse.Namespace) -> int:
+    answer = api.ask("GET", "/v1/state").json
+    if options.field:
+        try:
+            value = leaves(options.field.removeprefix("snapshot.").split("."), {**answer, **answer["snapshot"]})
+        except (LookupError, TypeError):
+            return _NO
+        print_json(value) if options.json else print(clean(brief(value)))
+    elif options.json:
+        print_json(answer)
+    else:
+        _tell(answer)
+    return 0
+
+
+def _tell(answer: dict[str, Any]) -> None:
+    import time
+
+    snapshot = answer["snapshot"]
+    rows: list[tuple[Cell, Cell]] = [
+        (("state", "dim"), (snapshot["state"], "bold")),
+        (("version", "dim"), f"{snapshot['version']}, revision {answer['revision']} of epoch {answer['epoch']}"),
+        (("written", "dim"), f"{moment(snapshot['ts_wall'])} ({ago(time.time() - snapshot['ts_wall'])})"),
+        (("by", "dim"), snapshot["source_module"]),
+    ]
+    names = {"reason": "reason", "prev_state": "before", "context_data": "context", "state_metadata": "metadata"}
+    rows += [((name, "dim"), brief(snapshot[key])) for key, name in names.items() if snapshot[key]]
+    table(rows)
+
+
+def _history(api: "Api", options: argparse.Namespace) -> None:
+    limit, after = min(max(options.limit, 1), MAX_PAGE), options.after
+    if after is None:
+        head = api.ask("GET", "/v1/history", query={"limit": 1}).json
+        after = max(head["head"] - limit, head["oldest"] - 1)
+    page = api.ask("GET", "/v1/history", query={"after": after, "limit": limit}).json
+    if options.json:
+        print_json(page)
+        return
+    rows: list[tuple[Cell, ...]] = []
+    for entry in page["entries"]:
+        snapshot = entry["snapshot"]
+        state: Cell = (snapshot["state"], "bold")
+        numbers = str(entry["revision"]), str(snapshot["version"])
+        rows.append((*numbers, moment(snapshot["ts_wall"]), state, snapshot["source_module"], snapshot["reason"]))
+    table(rows, ("revision", "version", "written", "state", "by", "reason"))
+
+
+def _conflicts(api: "Api", options: argparse.Namespace) -> None:
+    told = api.ask("GET", "/v1/conflicts").json
+    told["conflicts"] = told["conflicts"][: options.limit]
+    if options.json:
+        print_json(told)
+        return
+    rows: list[tuple[Cell, ...]] = []
+    for each in told["conflicts"]:
+        tried, against = each["attempted"], each["against"]
+        standing = f"{against['state']} {against['version']}" if against.get("state") else "no state"
+        kind: Cell = (f"{each['kind']} ({each['reason']})", "yellow" if each["kind"] == "masked" else "red")
+        who = tried["source_module"], against.get("source_module") or ""
+        rows.append(
+            (clock(each["at"]), kind, who[0], f"{tried['state']} {tried['version']}", who[1], standing, tried["reason"])
+        )
+    table(rows, ("at", "conflict", "who", "tried", "against", "current", "reason"))
+
+
+# --- writing ---
+
+
+def _set(api: "Api", options: argparse.Namespace) -> None:
+    body = {"state": options.state, "reason": options.reason, "source_module": options.source}
+    body |= given(version=options.version, context_data=options.context_data, state_metadata=options.state_metadata)
+    _tell_written(api.ask("PUT", "/v1/state", headers=_conditions(api, options), body=body), options)
+
+
+def _transition(api: "Api", options: argparse.Namespace) -> None:
+    body = {"to": options.state, "reason": options.reason, "source_module": options.source}
+    body |= given(**{"from": options.source_state})
+    _tell_written(api.ask("POST", "/v1/transitions", headers=_conditions(api, options), body=body), options)
+
+
+def _conditions(api: "Api", options: argparse.Namespace) -> dict[str, str]:
+    headers = {} if options.key is None else {"Idempotency-Key": options.key}
+    if options.if_none:
+        headers["If-None-Match"] = "*"
+    elif options.if_match is not None:
+        text = options.if_match
+        headers["If-Match"] = text if text == "*" or text.startswith('"') else f'"{text}"'
+    elif options.if_version is not None:
+        epoch = api.ask("GET", "/v1/state/meta").json["epoch"]
+        headers["If-Match"] = f'"{epoch}-{options.if_version}"'
+    return headers
+
+
+def _tell_written(answer: "Answer", options: argparse.Namespace) -> None:
+    written = answer.json
+    if options.json:
+        print_json(written)
+        return
+    snapshot = written["snapshot"]
+    again = " (as the first time: this key was used before)" if answer.headers.get("Idempotency-Replayed") else ""
+    print(f"{clean(snapshot['state'])}, version {snapshot['version']}, revision {written['revision']}{again}")

@@ -1,0 +1,111 @@
+"""`fsm-sidecar state watch`: each state as it is written, over lost connections and restarts."""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from sidecar.commands.connected import Commands, add, print_json
+from sidecar.commands.terminal import clean, clock, style
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sidecar.commands.asking import Api
+
+SILENCE_SECONDS = 45.0
+"""A connection that is silent for this long is lost: a heartbeat comes every 15 s."""
+
+_AGAIN_SECONDS = 1.0
+_NO = 1
+
+
+def add_command(commands: Commands) -> None:
+    """`watch`."""
+    watch = add(commands, "watch", "print the state, and then each new one, until Ctrl-C", _watch)
+    watch.add_argument("--count", metavar="N", type=int, help="end after so many states")
+    watch.add_argument("--until", metavar="STATE", help="end with 0 when the agent is in this state")
+    watch.add_argument("--for", metavar="TIME", dest="lasting", help="end then: with 1 if --until or --count is not reached")
+    watch.add_argument("--after", metavar="ID", help="go on behind epoch-revision, such as k3f9-17")
+
+
+def _watch(api: "Api", options: argparse.Namespace) -> int:
+    wanted = options.count
+    deadline = _deadline(options.lasting)
+    for kind, data in _events(api, options.after, deadline):
+        if options.json:
+            print_json({"event": kind, **data})
+        elif kind == "gap":
+            _tell_gap(data)
+        else:
+            _tell(data)
+        if kind == "state":
+            wanted = None if wanted is None else wanted - 1
+            if data["snapshot"]["state"] == options.until or wanted == 0:
+                return 0
+    return _NO if options.until or options.count else 0
+
+
+def _deadline(lasting: str | None) -> float | None:
+    import time
+
+    from sidecar.errors import ConfigError
+    from sidecar.units import Seconds
+
+    if lasting is None:
+        return None
+    try:
+        return time.monotonic() + Seconds.parse(lasting)
+    except ValueError as wrong:
+        raise ConfigError([f"--for: {wrong}"]) from None
+
+
+def _events(api: "Api", last: str | None, deadline: float | None) -> "Iterator[tuple[str, dict[str, Any]]]":
+    """States and gaps, until the deadline. Raises `UnreachableError` when there was nobody from the start."""
+    import json
+    import time
+
+    from sidecar.commands.outcomes import EX_UNREACHABLE, ProblemError, UnreachableError
+    from sidecar.sse import Parser
+
+    was_there = last is not None
+    while True:
+        left = SILENCE_SECONDS if deadline is None else deadline - time.monotonic()
+        if left <= 0:
+            return
+        headers = {"Accept": "text/event-stream"} | ({} if last is None else {"Last-Event-ID": last})
+        try:
+            parser = Parser()
+            for chunk in api.stream("/v1/watch", headers, min(left, SILENCE_SECONDS)):
+                for event in parser.feed(chunk):
+                    if event.kind in ("state", "gap"):
+                        was_there, last = True, event.id or last
+                        yield event.kind, json.loads(event.data)
+                if deadline is not None and time.monotonic() >= deadline:
+                    return
+            reason = "the sidecar ended it"
+        except UnreachableError as lost:
+            if not was_there:
+                raise
+            reason = str(lost)
+        except ProblemError as problem:
+            if not was_there or problem.exit_code != EX_UNREACHABLE:
+                raise
+            reason = str(problem)
+        if deadline is None or time.monotonic() < deadline:
+            print(style(f"fsm-sidecar: {clean(reason)}; trying again", "dim", sys.stderr), file=sys.stderr, flush=True)
+            time.sleep(_AGAIN_SECONDS)
+
+
+def _tell(data: dict[str, Any]) -> None:
+    snapshot = data["snapshot"]
+    state = style(clean(snapshot["state"]), "bold")
+    before = snapshot["prev_state"]
+    move = f"{clean(before)} → {state}" if before and not data["initial"] else state
+    numbers = style(f"{clock(snapshot['ts_wall'])}  r{data['revision']} v{snapshot['version']}", "dim")
+    by = style(clean(snapshot["source_module"]), "cyan")
+    print(f"{numbers}  {move}  {by}  {clean(snapshot['reason'])}".rstrip(), flush=True)
+
+
+def _tell_gap(data: dict[str, Any]) -> None:
+    told = f"gap: {data['skipped']} revisions before r{data['revision']} are passed over ({clean(str(data['reason']))})"
+    print(style(told, "yellow"), flush=True)

@@ -1,0 +1,335 @@
+"""The command line as a client: what it prints for people and for scripts, and how it ends."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+from sidecar_process import free_port, served, written
+
+PROGRAM = [sys.executable, "-m", "sidecar"]
+MOVES = {"BOOTING": ["IDLE"], "IDLE": ["ACTIVE", "SHUTDOWN"], "ACTIVE": ["IDLE"]}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A sidecar whose state these tests only read."""
+    with served(written(tmp_path_factory.mktemp("plain"))) as sidecar:
+        yield sidecar
+
+
+@pytest.fixture
+def sidecar(start):
+    """A sidecar of this test alone."""
+    return start(fsm={"transitions": MOVES}, store={"max_subscribers": 1})
+
+
+def run(sidecar, *arguments, **environment):
+    """The exit code, and what went to standard output and to standard error."""
+    url = {"FSM_SIDECAR_URL": f"http://{sidecar.api.address}"} if sidecar else {}
+    ended = subprocess.run(
+        [*PROGRAM, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        env=os.environ | url | environment,
+        stdin=subprocess.DEVNULL,
+    )
+    assert "Traceback" not in ended.stderr
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+def answered(sidecar, *arguments):
+    """The JSON document that it prints when all is well."""
+    code, out, err = run(sidecar, *arguments, "--json")
+    assert (0, "") == (code, err)
+    return json.loads(out)
+
+
+# --- reading ---
+
+
+def test_state_get_tells_the_state(plain):
+    """In words for people; for scripts what the API answers; and one field alone."""
+    code, out, err = run(plain, "state", "get")
+    told = dict(line.split(maxsplit=1) for line in out.splitlines())
+
+    assert (0, "", "BOOTING", "initial_boot", "COLD_START") == (code, err, told["state"], told["by"], told["reason"])
+    assert plain.api.get("/v1/state").json == answered(plain, "state", "get")
+    assert (0, "BOOTING\n", "") == run(plain, "state", "get", "--field", "state")
+    assert (0, "1\n", "") == run(plain, "state", "get", "--field", "revision", "--json")
+    assert (1, "", "") == run(plain, "state", "get", "--field", "context_data.battery")
+
+
+def test_an_empty_store_is_a_no(start):
+    """Exit 1, and what to do."""
+    code, out, err = run(start(fsm={"initial": None}), "state", "get")
+
+    assert (1, "") == (code, out)
+    assert "fsm-sidecar state set" in err
+
+
+def test_history_tells_the_newest_oldest_first(sidecar):
+    """As many as are asked for; or those behind a revision."""
+    for n in range(1, 6):
+        sidecar.api.put("/v1/state", {"state": "IDLE", "reason": f"write {n}"})
+
+    assert ["write 4", "write 5"] == [
+        line.split(maxsplit=6)[-1] for line in run(sidecar, "state", "history", "--limit", 2)[1].splitlines()[1:]
+    ]
+    page = answered(sidecar, "state", "history", "--after", 1, "--limit", 2)
+    assert [2, 3] == [entry["revision"] for entry in page["entries"]]
+    assert [1, 2, 3, 4, 5, 6] == [entry["revision"] for entry in answered(sidecar, "state", "history")["entries"]]
+
+
+def test_health_is_an_exit_code(start, plain):
+    """0 when it is healthy; 1 and the reason when it is not."""
+    assert (0, "healthy", "") == (code_out_err := run(plain, "health"))[:1] + (code_out_err[1].splitlines()[0], code_out_err[2])
+    code, out, _ = run(start(fsm={"initial": None}), "health")
+
+    assert (1, "unhealthy") == (code, out.splitlines()[0])
+    assert "issue: store not initialised" in out
+
+
+# --- writing ---
+
+
+def test_state_set_and_transition_write(sidecar, tmp_path):
+    """With what belongs to it, from the command line or from a file."""
+    (tmp_path / "context.json").write_text('{"battery": 0.87}')
+    code, out, _ = run(
+        sidecar, "state", "set", "IDLE", "--reason", "ready", "--source", "ops", "--context-data", f"@{tmp_path}/context.json"
+    )
+    assert (0, "IDLE, version 1, revision 2\n") == (code, out)
+    moved = answered(sidecar, "state", "transition", "ACTIVE", "--from", "IDLE", "--reason", "go")["snapshot"]
+
+    assert ("ACTIVE", "IDLE", "go", "cli", {"battery": 0.87}) == (
+        moved["state"],
+        moved["prev_state"],
+        moved["reason"],
+        moved["source_module"],
+        moved["context_data"],
+    )
+
+
+@pytest.mark.parametrize(
+    "condition", [("--if-version", 0), ("--if-match", "{epoch}-0"), ("--if-match", '"{epoch}-0"')], ids=str
+)
+def test_who_expects_another_version_gets_a_conflict(sidecar, condition):
+    """Exit 3, with the winner; the one who expects the right one writes."""
+    epoch = sidecar.api.get("/v1/state").json["epoch"]
+    write = ("state", "set", "IDLE", condition[0], str(condition[1]).format(epoch=epoch))
+    assert 0 == run(sidecar, *write)[0]
+    code, out, err = run(sidecar, *write)
+
+    assert (3, "") == (code, out)
+    assert "Another write came first" in err
+    assert "IDLE, written by cli" in err
+    assert 3 == run(sidecar, "state", "set", "IDLE", "--if-none")[0]
+
+
+REFUSED = [
+    (("state", "transition", "SHUTDOWN"), 4, "from BOOTING: IDLE"),
+    (("state", "set", "ASLEEP"), 4, "expected one of"),
+    (("state", "set", "IDLE", "--key", "\n"), 4, "Idempotency-Key"),
+    (("state", "transition", "IDLE", "--from", "ACTIVE"), 3, "state ACTIVE"),
+    (("subscribers", "remove", "nobody"), 1, "subscribers list"),
+    (("subscribers", "resume", "nobody"), 1, "no subscriber has this id"),
+    (("subscribers", "add", "x", "ftp://x"), 4, "$.url"),
+    (("subscribers", "add", "a/../b", "http://127.0.0.1:9/"), 4, "id"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"), REFUSED, ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
+def test_a_refusal_has_its_exit_code_and_says_what_is_wrong(sidecar, arguments, code, said):
+    """On standard error; nothing is changed. For scripts the problem is on standard output."""
+    ended, out, err = run(sidecar, *arguments)
+    as_json = run(sidecar, *arguments, "--json")
+
+    assert (code, "") == (ended, out)
+    assert said in err
+    assert (code, code_of_http(code)) == (as_json[0], json.loads(as_json[1])["status"] // 100 * 100)
+    assert 0 == sidecar.api.get("/v1/state").json["snapshot"]["version"]
+
+
+def code_of_http(_):
+    return 400
+
+
+def test_a_key_makes_a_write_count_once(sidecar):
+    """And says that it was the first answer again."""
+    write = ("state", "set", "IDLE", "--key", "once")
+
+    assert "IDLE, version 1, revision 2\n" == run(sidecar, *write)[1]
+    assert "IDLE, version 1, revision 2 (as the first time: this key was used before)\n" == run(sidecar, *write)[1]
+
+
+# --- subscribers ---
+
+
+def test_subscribers_live_from_add_to_remove(sidecar, hook, tmp_path):
+    """Registered with a secret shown once, listed, pinged, changed, resumed, removed; one too many is refused."""
+    code, out, _ = run(sidecar, "subscribers", "add", "console", hook.url)
+    assert 0 == code
+    assert "console is registered: active" in out
+    assert "its secret, shown this once: whsec_" in out
+    hook.wait_for_revision(1)
+    assert 0 == run(sidecar, "subscribers", "ping", "console")[0]
+    changed = answered(
+        sidecar, "subscribers", "add", "console", hook.url, "--on", "transition", "--state", "IDLE", "--max-lag", 9
+    )
+    assert (["transition"], ["IDLE"], 9) == (changed["on"], changed["states"], changed["max_lag"])
+    resumed = answered(sidecar, "subscribers", "resume", "console")
+    assert {key: changed[key] for key in ("url", "on", "states", "max_lag")} == {
+        key: resumed[key] for key in ("url", "on", "states", "max_lag")
+    }
+    assert "console" in run(sidecar, "subscribers", "list")[1]
+    assert 4 == run(sidecar, "subscribers", "add", "another", hook.url)[0]
+    hook.answers(500)
+    assert 1 == run(sidecar, "subscribers", "ping", "console")[0]
+    assert (0, "console is removed\n", "") == run(sidecar, "subscribers", "remove", "console")
+    assert {"subscribers": []} == answered(sidecar, "subscribers", "list")
+
+
+def test_a_secret_comes_from_a_file(sidecar, hook, tmp_path):
+    """Never from the command line, where everybody sees it; then it is not shown."""
+    (tmp_path / "secret").write_text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n")
+    code, out, _ = run(sidecar, "subscribers", "add", "console", hook.url, "--secret-file", tmp_path / "secret")
+
+    assert (0, False) == (code, "whsec_" in out)
+    assert 64 == run(sidecar, "subscribers", "add", "console", hook.url, "--secret-file", tmp_path / "missing")[0]
+
+
+# --- where it is ---
+
+
+def test_it_finds_the_sidecar_by_flag_environment_and_config_file(plain, tmp_path):
+    """In this order."""
+    url, nowhere = f"http://{plain.api.address}", f"http://127.0.0.1:{free_port()}"
+    config = written(tmp_path, api={"listen": plain.api.address})
+    get = ("state", "get", "--field", "state")
+
+    assert 0 == run(None, *get, "--url", url, "--config", config, FSM_SIDECAR_URL=nowhere)[0]
+    assert 0 == run(None, *get, "--url", plain.api.address)[0]
+    assert 0 == run(None, *get, "--config", config, FSM_SIDECAR_URL=nowhere)[0]
+    assert 0 == run(None, *get, FSM_SIDECAR_URL=url)[0]
+    assert 69 == run(None, *get, FSM_SIDECAR_URL=nowhere)[0]
+
+
+def test_it_speaks_over_a_unix_socket(tmp_path):
+    """By flag, and as the config file has it."""
+    socket = f"unix:{tmp_path}/api.sock"
+    config = written(tmp_path, api={"listen": socket})
+    with served(config):
+        assert (0, "BOOTING\n", "") == run(None, "state", "get", "--field", "state", "--url", socket)
+        assert (0, "BOOTING\n", "") == run(None, "state", "get", "--field", "state", "--config", config)
+
+
+WRONG = [
+    ("state", "get", "--url", "ftp://x"),
+    ("state", "get", "--url", "http://user:secret@x"),
+    ("state", "get", "--url", "unix:relative"),
+    ("state", "get", "--timeout", "soon"),
+    ("state", "get", "--config", "missing.yaml"),
+    ("state", "get", "--token-file", "missing"),
+    ("state", "get", "--ca-file", "missing"),
+    ("state", "set"),
+    ("state", "set", "IDLE", "--if-version", "-1"),
+    ("state", "set", "IDLE", "--if-version", "1", "--if-none"),
+    ("state", "set", "IDLE", "--context-data", "[1]"),
+    ("state", "set", "IDLE", "--context-data", "@missing"),
+    ("state", "watch", "--for", "soon"),
+    ("completion", "tcsh"),
+]
+
+
+@pytest.mark.parametrize("arguments", WRONG, ids=" ".join)
+def test_wrong_usage_is_told(plain, arguments):
+    """Exit 64, nothing on standard output, no password repeated."""
+    code, out, err = run(plain, *arguments)
+
+    assert (64, "") == (code, out)
+    assert err
+    assert "secret" not in err
+
+
+def test_who_cannot_be_reached_is_told(tmp_path):
+    """Exit 69, the address, and what to look at."""
+    code, out, err = run(None, "state", "get", "--url", f"unix:{tmp_path}/nobody.sock")
+
+    assert (69, "") == (code, out)
+    assert "nobody.sock cannot be reached (No such file or directory)" in err
+    assert "is it running?" in err
+
+
+def test_who_is_no_sidecar_is_told(plain):
+    """The ops listener answers, but not as the API does."""
+    code, _, err = run(None, "state", "get", "--url", f"http://{plain.ops.address}")
+
+    assert 4 == code
+    assert "is this the API's listener?" in err
+
+
+# --- on a terminal ---
+
+
+def on_terminal(sidecar, *arguments, **environment):
+    """What it writes to a terminal."""
+    ours, theirs = pty.openpty()
+    env = os.environ | {"FSM_SIDECAR_URL": f"http://{sidecar.api.address}", "TERM": "xterm"} | environment
+    with subprocess.Popen([*PROGRAM, *arguments], stdout=theirs, env=env) as process:
+        os.close(theirs)
+        written = b""
+        try:
+            while chunk := os.read(ours, 4096):
+                written += chunk
+        except OSError:  # Linux's way to say that the other end is closed
+            pass
+    os.close(ours)
+    assert 0 == process.returncode
+    return written.decode()
+
+
+def test_colour_is_for_terminals(plain):
+    """Not with NO_COLOR, on a dumb terminal, or in a pipe."""
+    assert "\x1b[1mBOOTING\x1b[0m" in on_terminal(plain, "state", "get")
+    for quiet in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        assert "\x1b" not in on_terminal(plain, "state", "get", **quiet)
+    assert "\x1b" not in run(plain, "state", "get")[1]
+
+
+def test_a_writers_text_never_steers_the_terminal(sidecar):
+    """Control characters are not printed, in whatever column."""
+    sidecar.api.put("/v1/state", {"state": "IDLE", "reason": "\x1b]0;gotcha\x07", "source_module": "\x1b[2J"})
+
+    for command in (("state", "get"), ("state", "history"), ("state", "conflicts")):
+        assert not {"\x07", "\x1b[2J", "\x1b]"} & set(run(sidecar, *command)[1])
+        assert "\x1b" not in run(sidecar, *command)[1]
+
+
+def test_a_closed_pipe_ends_it_quietly(sidecar):
+    """No traceback, and no answer claimed."""
+    for _ in range(50):
+        sidecar.api.put("/v1/state", {"state": "IDLE", "reason": "x" * 4000})
+    env = os.environ | {"FSM_SIDECAR_URL": f"http://{sidecar.api.address}"}
+    with subprocess.Popen(
+        [*PROGRAM, "state", "history", "--limit", "50"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+    ) as process:
+        process.stdout.close()
+        assert (74, b"") == (process.wait(20), process.stderr.read())
+
+
+def test_it_imports_little(plain):
+    """A command that a person waits for: no aiohttp, no YAML, no store."""
+    code = (
+        "import sys; from sidecar.cli import main; main(['state', 'get']);"
+        "print(sorted({'aiohttp', 'yaml', 'structlog', 'prometheus_client', 'sqlite3'} & set(sys.modules)))"
+    )
+    env = os.environ | {"FSM_SIDECAR_URL": f"http://{plain.api.address}"}
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+
+    assert "[]" == ended.stdout.splitlines()[-1]
