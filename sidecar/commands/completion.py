@@ -1,7 +1,7 @@
 """`fsm-sidecar completion bash | zsh | fish`: a script for the shell, made from the command line itself."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from sidecar.commands.connected import Commands
@@ -64,8 +64,12 @@ def _plain(text: str | None) -> str:
     return (text or "").replace("'", "’").replace("\\", "").replace("`", "").replace("%%", "%")
 
 
-def _quoted(*texts: str) -> str:
+def _quoted(texts: Iterable[str]) -> str:
     return " ".join(f"'{text}'" for text in texts)
+
+
+def _joined(names: Iterable[str]) -> str:
+    return f"'{' '.join(names)}'"
 
 
 def _deeper(places: Sequence[_Place]) -> str:
@@ -81,15 +85,16 @@ def _bash(places: Sequence[_Place]) -> str:
     free, chosen = _flags_with_values(places)
     lines = [
         "_fsm_sidecar() {",
-        '  local current="${COMP_WORDS[COMP_CWORD]}" at="" found="" word',
+        '  local current="${COMP_WORDS[COMP_CWORD]}" at="" found="" flags="" word',
         '  for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do',
         f'    case "$at $word" in {_deeper(places)}) at="$at $word" ;; esac',
         "  done",
         '  case "$at" in',
-        *(f'    "{place.at}") found={_quoted(" ".join(_names(place)))} ;;' for place in places),
+        *(f'    "{place.at}") found={_joined(_names(place))} flags={_joined(_flags(place))} ;;' for place in places),
         "  esac",
+        '  case "$current" in -*) found="$flags" ;; esac',
         '  case "${COMP_WORDS[COMP_CWORD-1]}" in',
-        *(f"    {name}) found={_quoted(' '.join(own))} ;;" for name, own in chosen.items()),
+        *(f"    {name}) found={_joined(own)} ;;" for name, own in chosen.items()),
         f"    {'|'.join(free)}) found='' ;;",
         "  esac",
         '  COMPREPLY=($(compgen -W "$found" -- "$current"))',
@@ -100,7 +105,11 @@ def _bash(places: Sequence[_Place]) -> str:
 
 
 def _names(place: _Place) -> list[str]:
-    return [*(name for name, _ in place.commands), *place.choices, *(flag.name for flag in place.flags)]
+    return [*(name for name, _ in place.commands), *place.choices]
+
+
+def _flags(place: _Place) -> list[str]:
+    return [flag.name for flag in place.flags]
 
 
 def _zsh(places: Sequence[_Place]) -> str:
@@ -109,27 +118,31 @@ def _zsh(places: Sequence[_Place]) -> str:
         "#compdef fsm-sidecar",
         "_fsm_sidecar() {",
         '  local at="" word',
-        "  local -a found",
+        "  local -a found flags",
         '  for word in "${(@)words[2,CURRENT-1]}"; do',
         f'    case "$at $word" in ({_deeper(places)}) at="$at $word" ;; esac',
         "  done",
         '  case "$at" in',
-        *(f'    ("{place.at}") found=({_quoted(*_described(place))}) ;;' for place in places),
+        *(f'    ("{place.at}") found=({_named(place)}) flags=({_described(place)}) ;;' for place in places),
         "  esac",
+        '  case "${words[CURRENT]}" in (-*) found=("${flags[@]}") ;; esac',
         '  case "${words[CURRENT-1]}" in',
-        *(f"    ({name}) found=({_quoted(*own)}) ;;" for name, own in chosen.items()),
+        *(f"    ({name}) found=({_quoted(own)}) ;;" for name, own in chosen.items()),
         f"    ({'|'.join(free)}) found=() ;;",
         "  esac",
-        "  (( $#found )) && _describe -o fsm-sidecar found || _files",
+        "  if (( $#found )); then _describe -o fsm-sidecar found; else _files; fi",
         "}",
         'if [ "$funcstack[1]" = "_fsm-sidecar" ]; then _fsm_sidecar; else compdef _fsm_sidecar fsm-sidecar; fi',
     ]
     return "\n".join(lines) + "\n"
 
 
-def _described(place: _Place) -> list[str]:
-    flags = [(flag.name, flag.help) for flag in place.flags]
-    return [*(f"{name}:{help}" for name, help in (*place.commands, *flags)), *place.choices]
+def _named(place: _Place) -> str:
+    return _quoted([*(f"{name}:{help}" for name, help in place.commands), *place.choices])
+
+
+def _described(place: _Place) -> str:
+    return _quoted(f"{flag.name}:{flag.help}" for flag in place.flags)
 
 
 def _fish(places: Sequence[_Place]) -> str:
