@@ -36,7 +36,8 @@ ZSH = """
 autoload -U compinit && compinit -u -D
 source ./script
 _describe() {
-  local each; for each in "${(@P)${@[-1]}}"; do each=${each%%:*}; [[ $each == ${words[CURRENT]}* ]] && print -r -- $each; done; true
+  local each
+  for each in "${(@P)${@[-1]}}"; do each=${each%%:*}; [[ $each == ${words[CURRENT]}* ]] && print -r -- $each; done; true
 }
 _files() { print -rl -- ${words[CURRENT]}*(N); }
 words=("${(@Q)${(z)1}}"); [[ $1 == *' ' ]] && words+=('')

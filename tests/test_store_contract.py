@@ -308,10 +308,8 @@ async def test_initialize_if_empty_writes_the_first_state_once(store):
 
 async def test_the_store_knows_itself(store):
     """Metadata, numbers, health and listeners, by the names of the class."""
-    assert (None, False, -1) == (
-        (await store.get_with_meta())[0],
-        *((await store.get_with_meta())[1][key] for key in ("has_state", "current_version")),
-    )
+    snapshot, meta = await store.get_with_meta()
+    assert (None, False, -1) == (snapshot, meta["has_state"], meta["current_version"])
     assert ["store not initialised: no state has been written yet"] == (await store.health_check())["issues"]
     await at(store, 5)
     snapshot, meta = await store.get_with_meta()

@@ -29,6 +29,21 @@ class Answer(NamedTuple):
     body: bytes
 
 
+class TriedError(OSError):
+    """A try failed. Not what aiohttp would repeat by itself: that would hide that an earlier try may count."""
+
+    def __init__(self, cause: aiohttp.ClientError) -> None:
+        super().__init__(str(cause) or type(cause).__name__)
+        self.sent = not isinstance(cause, aiohttp.ClientConnectorError)
+
+
+async def _once_only(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    try:
+        return await send(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as failure:
+        raise TriedError(failure) from failure
+
+
 def pause_seconds(failures: int, longest: float = _LONGEST_PAUSE_SECONDS) -> float:
     """How long to wait after so many failures in a row: twice as long each time, a random half of it less."""
     pause = min(_FIRST_PAUSE_SECONDS * 2.0 ** min(failures, 16), longest)
@@ -73,8 +88,8 @@ class Transport:
             try:
                 answer = await self._once(method, path, query, headers, body)
             except (aiohttp.ClientError, OSError) as failure:
-                unknown |= is_write and not isinstance(failure, aiohttp.ClientConnectorError)
-                error = self.unavailable(failure, unknown=unknown)
+                unknown |= is_write and not (isinstance(failure, TriedError) and not failure.sent)
+                error = self._unavailable(failure, unknown=unknown)
             else:
                 if answer.status < 300:
                     return answer
@@ -135,16 +150,19 @@ class Transport:
             else:
                 connector = aiohttp.TCPConnector(ssl=self._ssl or True)
             self._session = aiohttp.ClientSession(
-                self.endpoint.url, connector=connector, timeout=aiohttp.ClientTimeout(total=self.timeout), auto_decompress=False
+                self.endpoint.url,
+                connector=connector,
+                timeout=aiohttp.ClientTimeout(total=self.timeout),
+                auto_decompress=False,
+                middlewares=(_once_only,),
             )
         return self._session
 
-    def unavailable(self, failure: Exception, *, unknown: bool) -> UnavailableError:
-        """What a failed try means."""
+    def _unavailable(self, failure: Exception, *, unknown: bool) -> UnavailableError:
         if isinstance(failure, TimeoutError):
             why = f"has not answered within {self.timeout:g} s"
-        elif isinstance(failure, aiohttp.ClientConnectorError):
-            why = f"cannot be reached ({failure.os_error.strerror or failure.os_error})"
+        elif isinstance(failure, TriedError) and not failure.sent:
+            why = f"cannot be reached ({failure})"
         else:
             why = f"breaks off ({failure or type(failure).__name__})"
         return UnavailableError(f"{self.endpoint}: {why}", outcome="unknown" if unknown else "not-applied")
