@@ -29,7 +29,7 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class TriedError(OSError):
+class TriedError(Exception):
     """A try failed. Not what aiohttp would repeat by itself: that would hide that an earlier try may count."""
 
     def __init__(self, cause: aiohttp.ClientError) -> None:
@@ -42,6 +42,9 @@ async def _once_only(request: aiohttp.ClientRequest, send: aiohttp.ClientHandler
         return await send(request)
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as failure:
         raise TriedError(failure) from failure
+
+
+FAILURES = TriedError, aiohttp.ClientError, OSError
 
 
 def pause_seconds(failures: int, longest: float = _LONGEST_PAUSE_SECONDS) -> float:
@@ -87,7 +90,7 @@ class Transport:
             error: StateStoreError
             try:
                 answer = await self._once(method, path, query, headers, body)
-            except (aiohttp.ClientError, OSError) as failure:
+            except FAILURES as failure:
                 unknown |= is_write and not (isinstance(failure, TriedError) and not failure.sent)
                 error = self._unavailable(failure, unknown=unknown)
             else:

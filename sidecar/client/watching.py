@@ -9,7 +9,7 @@ import aiohttp
 
 from sidecar.client.problems import error_of, problem_in
 from sidecar.client.states import Change, ChangeData, Gap, Position, decoded
-from sidecar.client.transport import Transport, pause_seconds
+from sidecar.client.transport import FAILURES, Transport, pause_seconds
 from sidecar.sse import Event, Parser
 
 SILENCE_SECONDS = 45.0
@@ -44,7 +44,7 @@ class Watch:
                     failures = 0
                     for seen in self._seen(event):
                         yield seen
-            except (_EndedError, aiohttp.ClientError, OSError) as lost:
+            except (_EndedError, *FAILURES) as lost:
                 _log.info("watch: %s: %s; goes on after %s", self._transport.endpoint, lost, self._position)
             await asyncio.sleep(max(pause_seconds(failures, _LONGEST_PAUSE_SECONDS), self._retry_seconds if failures else 0.0))
             failures += 1
