@@ -3,11 +3,12 @@
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 
 import pytest
-from sidecar_process import free_port, served, written
+from sidecar_process import free_port, on_disk, served, written
 
 PROGRAM = [sys.executable, "-m", "sidecar"]
 MOVES = {"BOOTING": ["IDLE"], "IDLE": ["ACTIVE", "SHUTDOWN"], "ACTIVE": ["IDLE"]}
@@ -333,3 +334,110 @@ def test_it_imports_little(plain):
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
 
     assert "[]" == ended.stdout.splitlines()[-1]
+
+
+# --- watching ---
+
+
+class Watching:
+    """`fsm-sidecar state watch` as a process; its lines as they come."""
+
+    def __init__(self, address, *arguments):
+        self._popen = subprocess.Popen(
+            [*PROGRAM, "state", "watch", "--url", f"http://{address}", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._popen.kill()
+        self._popen.communicate()
+
+    def line(self):
+        return self._popen.stdout.readline().rstrip("\n")
+
+    def send(self, number):
+        self._popen.send_signal(number)
+
+    def end(self):
+        """The exit code, the rest of standard output, and standard error."""
+        out, err = self._popen.communicate(timeout=20)
+        assert "Traceback" not in err
+        return self._popen.returncode, out, err
+
+
+def test_watch_prints_each_state_as_it_is_written(sidecar):
+    """The current one first; Ctrl-C ends it with 130 and without a word."""
+    with Watching(sidecar.api.address) as watching:
+        first = watching.line()
+        run(sidecar, "state", "transition", "IDLE", "--reason", "ready")
+        second = watching.line()
+        watching.send(signal.SIGINT)
+
+        assert (130, "", "") == watching.end()
+    assert ["r1", "v0", "BOOTING", "initial_boot", "COLD_START"] == first.split()[1:]
+    assert ["r2", "v1", "BOOTING", "→", "IDLE", "cli", "ready"] == second.split()[1:]
+
+
+def test_watch_gives_scripts_one_document_for_each_line(sidecar):
+    """With what the stream says; it ends after so many."""
+    with Watching(sidecar.api.address, "--json", "--count", "2") as watching:
+        first = json.loads(watching.line())
+        sidecar.api.put("/v1/state", {"state": "IDLE"})
+        second = json.loads(watching.line())
+
+        assert (0, "", "") == watching.end()
+    assert [("state", 1, True), ("state", 2, False)] == [
+        (each["event"], each["revision"], each["initial"]) for each in (first, second)
+    ]
+    assert sidecar.api.get("/v1/state").json["snapshot"] == second["snapshot"]
+
+
+def test_watch_waits_for_a_state(sidecar):
+    """0 when it is reached, 1 when the time is over before."""
+    with Watching(sidecar.api.address, "--until", "IDLE", "--for", "20s") as watching:
+        watching.line()
+        run(sidecar, "state", "transition", "IDLE")
+        assert 0 == watching.end()[0]
+    assert 0 == run(sidecar, "state", "watch", "--until", "IDLE")[0]
+    assert 1 == run(sidecar, "state", "watch", "--until", "ACTIVE", "--for", "300ms")[0]
+    assert 0 == run(sidecar, "state", "watch", "--for", "300ms")[0]
+
+
+def test_watch_goes_on_over_a_restart_and_shows_a_gap(tmp_path):
+    """What was written meanwhile comes; another journal is told; both on one watch, each notice on standard error."""
+    address = f"127.0.0.1:{free_port()}"
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder in folders:
+        folder.mkdir()
+    config, other = (written(folder, api={"listen": address}, journal=on_disk(folder)) for folder in folders)
+    with served(config) as sidecar:
+        watching = Watching(address, "--json", "--count", "4")
+        got = [watching.line()]
+        sidecar.api.put("/v1/state", {"state": "IDLE"})
+        got.append(watching.line())
+    with served(config) as sidecar:
+        sidecar.api.put("/v1/state", {"state": "ACTIVE"})
+        got.append(watching.line())
+    with watching, served(other):
+        got += [watching.line(), watching.line()]
+        code, out, err = watching.end()
+    events = [json.loads(line) for line in got]
+
+    assert (0, "") == (code, out)
+    assert [("state", 1), ("state", 2), ("state", 3), ("gap", 1), ("state", 1)] == [
+        (each["event"], each["revision"]) for each in events
+    ]
+    assert 2 == err.count("trying again")
+
+
+def test_watch_says_that_nobody_is_there():
+    """At the start; later it would wait."""
+    code, out, err = run(None, "state", "watch", "--url", f"127.0.0.1:{free_port()}")
+
+    assert (69, "") == (code, out)
+    assert "cannot be reached" in err

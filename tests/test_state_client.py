@@ -224,6 +224,7 @@ def test_each_problem_of_the_api_is_its_error_again(kind):
     assert (InvalidSnapshotError if kind is InvalidError else kind) is type(error)
     if kind not in (IllegalTransitionError, CompactedError) and "limit" not in meaning.carries:
         assert "the detail" == str(error)
+    assert {"limit": 3, "oldest": 4} | vars(error) == vars(error) | {"limit": 3, "oldest": 4}
     assert all(hasattr(error, name) for name in meaning.carries)
 
 

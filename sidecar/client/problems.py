@@ -17,6 +17,7 @@ from sidecar.errors import (
     StateStoreError,
     StateVersionError,
     SubscriberLimitError,
+    TooManyWatchersError,
 )
 
 
@@ -63,6 +64,7 @@ _BUILDERS: dict[type[StateStoreError], Callable[[Any, Problem], StateStoreError]
     IllegalTransitionError: lambda kind, given: kind(state=given.state, to=given.to, allowed=given.allowed),
     InvalidError: lambda kind, given: InvalidSnapshotError(given.detail, path=given.path),
     SubscriberLimitError: lambda kind, given: kind(given.limit),
+    TooManyWatchersError: lambda kind, given: kind(given.limit),
     CompactedError: lambda kind, given: kind(given.oldest),
     EndpointRefusedError: lambda kind, given: kind(given.detail, rule=given.rule),
 }

@@ -1,0 +1,70 @@
+"""docs/client.md and examples/agent are true: what they show is run as it stands, but for the addresses."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from documents import Shell, blocks, links
+from sidecar_process import on_disk, running, written
+
+from sidecar import cli
+from sidecar.commands import outcomes
+
+ROOT = Path(__file__).parent.parent
+DOCUMENT = (ROOT / "docs" / "client.md").read_text()
+AGENT = ROOT / "examples" / "agent" / "agent.py"
+SHOWN = ["0: BOOTING (COLD_START)", "1: IDLE (self-test passed)", "2: ACTIVE (mission received)", "3: SHUTDOWN (mission done)"]
+
+
+@pytest.fixture
+def ready(tmp_path):
+    """The addresses of a real sidecar."""
+    with running(written(tmp_path, journal=on_disk(tmp_path))) as process:
+        yield process.wait_for("ready")[0]
+
+
+def python(*arguments):
+    ran = subprocess.run([sys.executable, "-W", "error", *map(str, arguments)], capture_output=True, text=True, timeout=30)
+    assert (0, "") == (ran.returncode, ran.stderr)
+    return ran.stdout
+
+
+def test_the_commands_do_what_the_text_says(ready, hook, monkeypatch):
+    """One after the other, as in a shell."""
+    monkeypatch.setenv("FSM_SIDECAR_URL", f"http://{ready['api']}")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
+    shell = Shell(ready["api"], ready["ops"], hook.url)
+    first, scripted = (shell(block) for block in blocks(DOCUMENT, "sh"))
+
+    for shown in ("COLD_START", "IDLE, version 1", "ACTIVE, version 2", "console is registered", "delivered", "healthy"):
+        assert shown in first
+    assert "ACTIVE, version 3, revision 4\n" == scripted
+
+
+def test_the_program_runs(ready):
+    """It reads, wins, loses and watches."""
+    (program,) = blocks(DOCUMENT, "python")
+
+    assert "IDLE True\n2 IDLE\n" == python("-c", program.replace("127.0.0.1:8470", ready["api"]))
+
+
+def test_the_exit_codes_are_those_of_the_commands():
+    """All of them, and no others."""
+    codes = {int(code) for code in re.findall(r"^\| (\d+) \|", DOCUMENT, re.MULTILINE)}
+    client = {outcomes.EX_NO, outcomes.EX_CONFLICT, outcomes.EX_REFUSED, outcomes.EX_UNREACHABLE}
+
+    assert {0, cli.EX_USAGE, cli.EX_IOERR, cli.EX_INTERRUPTED} | client == codes
+
+
+def test_an_agent_of_the_class_runs_against_a_sidecar(ready):
+    """With one line changed it shows the same; no connection is left open at its end."""
+    shown = python(AGENT).splitlines()
+
+    assert SHOWN == shown == python(AGENT, f"http://{ready['api']}").splitlines()
+
+
+def test_every_link_leads_somewhere():
+    """Within the project."""
+    assert [] == [path for path, _ in links(DOCUMENT) if not (ROOT / "docs" / path).exists()]
