@@ -1,5 +1,6 @@
 """The command line as a client: what it prints for people and for scripts, and how it ends."""
 
+import asyncio
 import json
 import os
 import pty
@@ -8,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from receiver import Receiver, answer
 from sidecar_process import free_port, on_disk, served, written
 
 PROGRAM = [sys.executable, "-m", "sidecar"]
@@ -441,3 +443,27 @@ def test_watch_says_that_nobody_is_there():
 
     assert (69, "") == (code, out)
     assert "cannot be reached" in err
+
+
+NOT_OURS = [b"<html>", b"{}", b"[]", b"5", b'{"snapshot": 5}', b"event: state\ndata: {}\n\n", b"event: state\ndata: x\n\n"]
+
+
+@pytest.mark.parametrize("body", NOT_OURS, ids=repr)
+async def test_an_answer_that_is_not_a_sidecars_is_told(body):
+    """Whatever the command; never a traceback."""
+    async with Receiver(answer(200, body, Connection="close")) as remote:
+        for command in (("state", "get"), ("state", "history"), ("subscribers", "list"), ("health",), ("state", "set", "IDLE")):
+            code, _, err = await asyncio.to_thread(run, None, *command, FSM_SIDECAR_URL=f"http://127.0.0.1:{remote.port}")
+            assert (4, True) == (code, "not as a sidecar" in err)
+        if body.startswith(b"event"):
+            url = f"http://127.0.0.1:{remote.port}"
+            assert 4 == (await asyncio.to_thread(run, None, "state", "watch", "--count", "1", FSM_SIDECAR_URL=url))[0]
+
+
+def test_a_terminal_that_knows_few_characters_shows_the_rest(sidecar):
+    """What it cannot show is a question mark; JSON is ASCII anyway."""
+    sidecar.api.put("/v1/state", {"state": "IDLE", "reason": "café →"})
+
+    for ascii_only in ({"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}):
+        assert (0, "caf? ?\n", "") == run(sidecar, "state", "get", "--field", "reason", **ascii_only)
+        assert "café →" == json.loads(run(sidecar, "state", "get", "--json", **ascii_only)[1])["snapshot"]["reason"]

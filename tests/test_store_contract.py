@@ -387,3 +387,18 @@ async def test_cleanup_forgets_all_queues(store):
         await store.unsubscribe(queue),
         (await store.get_subscriber_info())["total_subscribers"],
     )
+
+
+async def test_readers_may_come_and_go_at_once(made):
+    """The first, the last and all between: each gets the current state, and nothing is left behind."""
+    store = await made()
+    await at(store, 5)
+
+    async def visit(n):
+        queue = await store.subscribe(f"reader {n}")
+        assert 5 == (await told(queue)).version
+        await store.unsubscribe(queue)
+
+    for _ in range(5):
+        await asyncio.gather(*(visit(n) for n in range(10)))
+    assert 0 == (await store.get_metrics())["subscriber_count"]

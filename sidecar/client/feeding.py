@@ -29,17 +29,17 @@ class Feed:
 
     async def reach(self, position: Position, snapshot: FsmSnapshot | None, timeout_seconds: float) -> None:
         """Run, and be at least as far as `position`. Raises `UnavailableError` when that takes too long."""
+        try:
+            async with asyncio.timeout(timeout_seconds), self._moved:
+                await self._moved.wait_for(lambda: self._task is None or self._is_at(position))
+        except TimeoutError:
+            raise UnavailableError(f"the watch has not reached {position} in time", outcome="not-applied") from None
         if self._task is None:
             self._position, self.newest = position, snapshot
             self._task = asyncio.create_task(self._run(), name="state client's watch")
-            return
-        try:
-            async with asyncio.timeout(timeout_seconds), self._moved:
-                await self._moved.wait_for(
-                    lambda: self._position.epoch == position.epoch and self._position.revision >= position.revision
-                )
-        except TimeoutError:
-            raise UnavailableError(f"the watch has not reached {position} in time", outcome="not-applied") from None
+
+    def _is_at(self, position: Position) -> bool:
+        return self._position.epoch == position.epoch and self._position.revision >= position.revision
 
     async def _run(self) -> None:
         while True:
@@ -66,3 +66,5 @@ class Feed:
         if task:
             task.cancel()
             await asyncio.wait([task])
+            async with self._moved:
+                self._moved.notify_all()

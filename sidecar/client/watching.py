@@ -3,11 +3,12 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from enum import IntEnum
 
 import aiohttp
 
-from sidecar.client.problems import error_of, problem_in
+from sidecar.client.problems import UnavailableError, error_of, problem_in
 from sidecar.client.states import Change, ChangeData, Gap, Position, decoded
 from sidecar.client.transport import FAILURES, Transport, pause_seconds
 from sidecar.sse import Event, Parser
@@ -40,10 +41,11 @@ class Watch:
         failures = 0
         while True:
             try:
-                async for event in self._connection():
-                    failures = 0
-                    for seen in self._seen(event):
-                        yield seen
+                async with aclosing(self._connection()) as events:
+                    async for event in events:
+                        failures = 0
+                        for seen in self._seen(event):
+                            yield seen
             except (_EndedError, *FAILURES) as lost:
                 _log.info("watch: %s: %s; goes on after %s", self._transport.endpoint, lost, self._position)
             await asyncio.sleep(max(pause_seconds(failures, _LONGEST_PAUSE_SECONDS), self._retry_seconds if failures else 0.0))
@@ -63,7 +65,7 @@ class Watch:
                 raise error_of(response.status, problem)
             parser = Parser()
             async for chunk in response.content.iter_any():
-                for event in parser.feed(chunk):
+                for event in _parsed(parser, chunk):
                     yield event
                 self._retry_seconds = min(parser.retry_seconds or 0.0, _LONGEST_PAUSE_SECONDS)
         raise _EndedError("the connection was closed")
@@ -84,6 +86,13 @@ class Watch:
         change = data.change(self._states)
         missed = at and (data.epoch != at.epoch or data.revision > at.revision + 1)
         return [_unseen(change, at), change] if at and missed and not told else [change]
+
+
+def _parsed(parser: Parser, chunk: bytes) -> list[Event]:
+    try:
+        return list(parser.feed(chunk))
+    except ValueError as wrong:
+        raise UnavailableError(f"the watch is not that of a sidecar: {wrong}", outcome="not-applied") from None
 
 
 def _unseen(change: Change, at: Position) -> Gap:

@@ -1,6 +1,8 @@
 """A command that asks a sidecar: its flags, and how it ends."""
 
 import argparse
+import io
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -36,8 +38,10 @@ def add(
 
 def _run(command: Command, options: argparse.Namespace, *, writes: bool) -> int:
     from sidecar.commands.asking import api_of
-    from sidecar.commands.outcomes import ProblemError, UnreachableError, tell_problem, tell_unreachable
+    from sidecar.commands.outcomes import ProblemError, UnreachableError, tell_problem, tell_stranger, tell_unreachable
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that knows few characters is no reason to show none
     try:
         return command(api_of(options), options) or 0
     except ProblemError as error:
@@ -46,6 +50,8 @@ def _run(command: Command, options: argparse.Namespace, *, writes: bool) -> int:
         return tell_problem(error)
     except UnreachableError as error:
         return tell_unreachable(error, writes=writes)
+    except (ValueError, LookupError, TypeError) as error:
+        return tell_stranger(error)
 
 
 def print_json(value: Any) -> None:
@@ -63,7 +69,6 @@ def given(**values: Any) -> dict[str, Any]:
 def json_object(text: str) -> Any:
     """A value given as JSON, or as `@file` (`@-`: standard input). Raises `argparse.ArgumentTypeError`."""
     import json
-    import sys
     from pathlib import Path
 
     try:

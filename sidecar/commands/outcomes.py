@@ -70,6 +70,13 @@ def tell_problem(error: ProblemError) -> int:
     return error.exit_code
 
 
+def tell_stranger(error: Exception) -> int:
+    """Say on standard error that the answer was none of a sidecar. Gives the exit code."""
+    print("fsm-sidecar: it answers, but not as a sidecar of this version does", file=sys.stderr)
+    print(f"  {clean(repr(error))[:200]}", file=sys.stderr)
+    return EX_REFUSED
+
+
 def tell_unreachable(error: UnreachableError, *, writes: bool) -> int:
     """Say on standard error that there is no answer. Gives the exit code."""
     print(f"fsm-sidecar: {clean(str(error))}", file=sys.stderr)
