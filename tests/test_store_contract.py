@@ -287,6 +287,14 @@ async def test_of_many_writers_with_one_expectation_one_wins(store, expected, ch
     assert 6 == (await store.get()).version
 
 
+async def test_who_expects_what_still_holds_is_not_in_conflict(store):
+    """Others may write between: the state is as expected each time."""
+    await at(store, 5)
+    writes = (store.set(snap(0, reason=str(n)), expected=Expectation(state="IDLE")) for n in range(8))
+
+    assert list(range(6, 14)) == sorted(stored.version for stored in await asyncio.gather(*writes))
+
+
 # --- starting, knowing, listening ---
 
 
