@@ -1,21 +1,25 @@
 """Asks a sidecar over HTTP, for commands: bounded in time and size, without a proxy, and never sent elsewhere."""
 
 import http.client
-import re
+import json
 import socket
+import ssl
 import time
-from collections.abc import Mapping
-from typing import NamedTuple
-from urllib.parse import urlsplit
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from sidecar.endpoint import Endpoint, Token
 
 MAX_BYTES = 16 << 20
 TIMEOUT_SECONDS = 10
 
-_PLAIN = re.compile("[!-~]+")
-
 
 class NoAnswerError(Exception):
-    """Nobody answers there as a sidecar would. Says how it went."""
+    """Nobody answers there as a sidecar would. Says how it went. `sent`: the request may have arrived all the same."""
+
+    def __init__(self, detail: str, *, sent: bool = True) -> None:
+        super().__init__(detail)
+        self.sent = sent
 
 
 class Answer(NamedTuple):
@@ -25,79 +29,150 @@ class Answer(NamedTuple):
     headers: Mapping[str, str]
     body: bytes
 
+    @property
+    def json(self) -> Any:
+        """The document in it. Raises `ValueError`."""
+        return json.loads(self.body)
+
 
 class Place:
     """Where a listener is: `http://host:port`, `https://…`, `host:port`, or `unix:/path`. Raises `ValueError` for what is none.
 
-    `token` goes with every request.
+    `token` goes with every request. An answer may take `timeout_seconds` (10 s), and have `max_bytes` (16 MiB).
     """
 
-    def __init__(self, text: str, *, token: str | None = None) -> None:
-        self.url = text if "://" in text or text.startswith("unix:") else f"http://{text}"
-        self._token = token
-        parts = urlsplit(self.url)
-        self.host = parts.hostname or ""
-        self._path, self._scheme, self._port = parts.path.rstrip("/"), parts.scheme, parts.port
-        if (
-            not _PLAIN.fullmatch(self.url)
-            or "@" in parts.netloc
-            or not (self.host if self._scheme in ("http", "https") else self._path)
-        ):
-            raise ValueError("expected http:// or https:// with a host and without a user, or unix: with the path of a socket")
-        if self._scheme not in ("http", "https", "unix"):
-            raise ValueError("expected http://, https:// or unix:")
+    def __init__(
+        self,
+        where: str | Endpoint,
+        *,
+        token: Token | None = None,
+        timeout_seconds: float | None = None,
+        max_bytes: int = MAX_BYTES,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.endpoint = Endpoint.parse(where) if isinstance(where, str) else where
+        self.url = str(self.endpoint)
+        self.host = "" if self.endpoint.socket_path else self.endpoint.host
+        self._token = token or Token()
+        self._timeout_seconds = timeout_seconds or TIMEOUT_SECONDS
+        self._max_bytes = max_bytes
+        self._tls = tls
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
-        """The answer. Headers as keywords: `if_match='"k3f9-1"'`. Raises `NoAnswerError`."""
-        sent = {name.replace("_", "-"): value for name, value in headers.items()} | {"Connection": "close"}
-        if self._token is not None:
-            sent["Authorization"] = f"Bearer {self._token}"
-        if body is not None:
-            sent.setdefault("Content-Type", "application/json")
-        connection = self._connection()
-        deadline = time.monotonic() + TIMEOUT_SECONDS
+        """The answer. Headers as keywords: `if_match='"k3f9-1"'`. Raises `NoAnswerError`, and `ValueError` for what cannot be
+        sent: a header of other characters, a token that cannot be read."""
+        deadline = time.monotonic() + self._timeout_seconds
+        connection = self._connected()
         try:
-            connection.request(method, path if self._scheme == "unix" else self._path + path, body, sent)
-            response = connection.getresponse()
-            received = _read(response, deadline)
-            return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, received)
-        except TimeoutError:
-            raise NoAnswerError(f"has not answered within {TIMEOUT_SECONDS}s") from None
-        except ConnectionResetError:
-            raise NoAnswerError("closes the connection without an answer") from None
-        except http.client.HTTPException:
-            raise NoAnswerError("does not answer as HTTP") from None
-        except (OSError, UnicodeError) as error:  # the latter for a name that no host can have
-            raise NoAnswerError(f"cannot be reached ({getattr(error, 'strerror', None) or error})") from None
+            response = self._asked(connection, method, path, body, headers)
+            return Answer(response.status, _headers(response), self._whole(response, deadline))
         finally:
             connection.close()
 
-    def _connection(self) -> http.client.HTTPConnection:
-        if self._scheme == "unix":
-            return _UnixConnection(self._path)
-        kind = http.client.HTTPSConnection if self._scheme == "https" else http.client.HTTPConnection
-        return kind(self.host, self._port, timeout=TIMEOUT_SECONDS)
+    def stream(self, path: str, silence_seconds: float, **headers: str) -> "tuple[Answer, Iterator[bytes]]":
+        """As `ask`, for what comes in pieces, each at most `silence_seconds` after the one before. Other answers than 200 are
+        whole, and nothing follows."""
+        connection = self._connected()
+        try:
+            response = self._asked(connection, "GET", path, None, headers)
+            if response.status != 200:
+                body = self._whole(response, time.monotonic() + self._timeout_seconds)
+                connection.close()
+                return Answer(response.status, _headers(response), body), iter(())
+        except BaseException:
+            connection.close()
+            raise
+        return Answer(200, _headers(response), b""), self._pieces(connection, response, silence_seconds)
+
+    def _pieces(
+        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse, silence_seconds: float
+    ) -> Iterator[bytes]:
+        try:
+            if connection.sock:
+                connection.sock.settimeout(silence_seconds)
+            while chunk := self._read(response):
+                yield chunk
+        finally:
+            connection.close()
+
+    def _connected(self) -> http.client.HTTPConnection:
+        endpoint, timeout = self.endpoint, self._timeout_seconds
+        connection: http.client.HTTPConnection
+        if endpoint.socket_path:
+            connection = _UnixConnection(endpoint.socket_path, timeout)
+        elif endpoint.secure:
+            connection = http.client.HTTPSConnection(endpoint.host, endpoint.port, timeout=timeout, context=self._tls)
+        else:
+            connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=timeout)
+        try:
+            connection.connect()
+        except TimeoutError:
+            raise NoAnswerError(self._too_late(), sent=False) from None
+        except (OSError, UnicodeError) as error:  # the latter for a name that no host can have
+            connection.close()
+            raise NoAnswerError(f"cannot be reached ({getattr(error, 'strerror', None) or error})", sent=False) from None
+        return connection
+
+    def _asked(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+    ) -> http.client.HTTPResponse:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        sent |= {"Connection": "close", **self._token.headers()}
+        if body is not None:
+            sent.setdefault("Content-Type", "application/json")
+        try:
+            connection.request(method, self.endpoint.prefix + path, body, sent)
+            return connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            raise self._lost(error) from None
+
+    def _whole(self, response: http.client.HTTPResponse, deadline: float) -> bytes:
+        body = bytearray()
+        while chunk := self._read(response):
+            body += chunk
+            if len(body) > self._max_bytes:
+                raise NoAnswerError(f"answers more than {self._max_bytes >> 20} MiB, which no sidecar does")
+            if time.monotonic() > deadline:
+                raise NoAnswerError(self._too_late())
+        return bytes(body)
+
+    def _read(self, response: http.client.HTTPResponse) -> bytes:
+        try:
+            chunk = response.read1(1 << 16)
+        except (OSError, http.client.HTTPException) as error:
+            raise self._lost(error) from None
+        if not chunk and response.length:
+            raise NoAnswerError("breaks off in the middle of its answer")
+        return chunk
+
+    def _lost(self, error: Exception) -> NoAnswerError:
+        if isinstance(error, TimeoutError):
+            return NoAnswerError(self._too_late())
+        if isinstance(error, ConnectionError):  # also a RemoteDisconnected, which is an HTTPException as well
+            return NoAnswerError("closes the connection without an answer")
+        if isinstance(error, http.client.HTTPException):
+            return NoAnswerError("does not answer as HTTP")
+        return NoAnswerError(f"breaks off ({getattr(error, 'strerror', None) or error})")
+
+    def _too_late(self) -> str:
+        return f"has not answered within {self._timeout_seconds:g}s"
+
+
+def _headers(response: http.client.HTTPResponse) -> Mapping[str, str]:
+    return {name.lower(): value for name, value in response.getheaders()}
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=TIMEOUT_SECONDS)
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
         self._socket_path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(TIMEOUT_SECONDS)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(self._socket_path)
-
-
-def _read(response: http.client.HTTPResponse, deadline: float) -> bytes:
-    body = bytearray()
-    while chunk := response.read1(1 << 16):
-        body += chunk
-        if len(body) > MAX_BYTES:
-            raise NoAnswerError(f"answers more than {MAX_BYTES >> 20} MiB, which no sidecar does")
-        if time.monotonic() > deadline:
-            raise TimeoutError
-    if response.length:
-        raise NoAnswerError("breaks off in the middle of its answer")
-    return bytes(body)

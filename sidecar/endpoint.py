@@ -13,12 +13,16 @@ _MAX_TOKEN_BYTES = 4096
 
 
 class Endpoint(NamedTuple):
-    """An API's address. `socket_path` is empty unless it is a Unix socket; then host and port are those of its requests."""
+    """A listener's address. `socket_path` is empty unless it is a Unix socket; then host and port are those of its requests.
+
+    `prefix`: before each path, where a proxy in between has one.
+    """
 
     secure: bool
     host: str
     port: int
     socket_path: str = ""
+    prefix: str = ""
 
     @classmethod
     def parse(cls, text: str) -> "Endpoint":
@@ -34,11 +38,11 @@ class Endpoint(NamedTuple):
             port = parts.port
         except ValueError:
             raise ValueError(_EXPECTED) from None
-        extra = parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None
+        extra = parts.query or parts.fragment or parts.username is not None
         if parts.scheme not in ("http", "https") or not parts.hostname or extra or not _PLAIN.fullmatch(text):
             raise ValueError(_EXPECTED)
         secure = parts.scheme == "https"
-        return cls(secure, parts.hostname, port or (443 if secure else 80))
+        return cls(secure, parts.hostname, port or (443 if secure else 80), prefix=parts.path.rstrip("/"))
 
     @property
     def url(self) -> str:
@@ -47,7 +51,7 @@ class Endpoint(NamedTuple):
         return f"{'https' if self.secure else 'http'}://{host}:{self.port}"
 
     def __str__(self) -> str:
-        return f"unix:{self.socket_path}" if self.socket_path else self.url
+        return f"unix:{self.socket_path}" if self.socket_path else self.url + self.prefix
 
 
 class Token(NamedTuple):

@@ -10,6 +10,7 @@ from sidecar.errors import ConfigError
 
 if TYPE_CHECKING:  # what is imported where it is used takes time that other commands need not spend
     from sidecar.asking import Place
+    from sidecar.endpoint import Token
     from sidecar.selfcheck import Verdict
     from sidecar.selfcheck.roundtrip import Reached
 
@@ -74,7 +75,7 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _place(option: str, text: str, token: str | None) -> "Place":
+def _place(option: str, text: str, token: "Token | None") -> "Place":
     from sidecar.asking import Place
 
     try:
@@ -83,16 +84,14 @@ def _place(option: str, text: str, token: str | None) -> "Place":
         raise ConfigError([f"{option}: {error}; such as {URL}"]) from None
 
 
-def _token(path: str) -> str:
+def _token(path: str) -> "Token":
+    from sidecar.endpoint import Token
+
+    token = Token(file=path)
     try:
-        with open(path, "rb") as file:
-            token = file.read(4097).decode("ascii").strip()
-    except OSError as error:
-        raise ConfigError([f"--token-file {path}: {error.strerror or error}"]) from None
-    except UnicodeDecodeError:
-        token = ""
-    if not token.isprintable() or not 0 < len(token) <= 4096 or " " in token:
-        raise ConfigError([f"--token-file {path}: expected one token of visible ASCII characters, at most 4096"])
+        token.headers()
+    except ValueError as wrong:
+        raise ConfigError([f"--token-file {wrong}"]) from None
     return token
 
 

@@ -254,7 +254,7 @@ async def test_a_token_that_cannot_be_sent_is_refused(token):
     assert ([], False) == (remote.requests, bool(token) and token in str(refused.value))
 
 
-@pytest.mark.parametrize("url", ["", "ftp://x", "http://", "http://u:p@x", "http://x/path", "http://x:99999", "unix:here"])
+@pytest.mark.parametrize("url", ["", "ftp://x", "http://", "http://u:p@x", "http://x/?q=1", "http://x:99999", "unix:here"])
 def test_a_url_that_is_none_is_refused(url):
     """At once, saying what is expected."""
     with pytest.raises(ValueError, match="expected http://host:port"):
@@ -270,6 +270,14 @@ async def test_it_speaks_over_a_unix_socket(tmp_path):
             [second] = await seen(events, 1)
 
     assert [(True, 0), (False, 1)] == [(each.initial, each.snapshot.version) for each in (first, second)]
+
+
+async def test_a_proxy_may_have_it_below_a_path():
+    """Before each route."""
+    async with Receiver(good()) as remote, StateClient(f"http://127.0.0.1:{remote.port}/fsm/", states=FsmState) as store:
+        await store.get()
+
+    assert ["/fsm/v1/state"] == [each.target for each in remote.requests]
 
 
 def test_it_imports_only_what_it_needs():

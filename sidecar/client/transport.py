@@ -128,7 +128,7 @@ class Transport:
         if body is not None:
             all_headers["Content-Type"] = "application/json"
         async with self.session().request(
-            method, path, params=query, headers=all_headers, data=body, allow_redirects=False
+            method, self.endpoint.prefix + path, params=query, headers=all_headers, data=body, allow_redirects=False
         ) as response:
             content = bytearray()
             async for chunk in response.content.iter_any():

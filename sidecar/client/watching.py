@@ -57,7 +57,9 @@ class Watch:
         if self._position:
             headers["Last-Event-ID"] = str(self._position)
         timeout = aiohttp.ClientTimeout(total=None, connect=transport.timeout, sock_read=SILENCE_SECONDS)
-        async with transport.session().get("/v1/watch", headers=headers, timeout=timeout, allow_redirects=False) as response:
+        async with transport.session().get(
+            f"{transport.endpoint.prefix}/v1/watch", headers=headers, timeout=timeout, allow_redirects=False
+        ) as response:
             if response.status != 200:
                 problem = problem_in(response.status, await response.content.read(1 << 16))
                 if response.status in _AGAIN:

@@ -37,19 +37,21 @@ def add(
 
 
 def _run(command: Command, options: argparse.Namespace, *, writes: bool) -> int:
+    from sidecar.asking import NoAnswerError
     from sidecar.commands.asking import api_of
-    from sidecar.commands.outcomes import ProblemError, UnreachableError, tell_problem, tell_stranger, tell_unreachable
+    from sidecar.commands.outcomes import ProblemError, tell_no_answer, tell_problem, tell_stranger
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that knows few characters is no reason to show none
+    api = api_of(options)
     try:
-        return command(api_of(options), options) or 0
+        return command(api, options) or 0
     except ProblemError as error:
         if options.json:
             print_json(error.problem)
         return tell_problem(error)
-    except UnreachableError as error:
-        return tell_unreachable(error, writes=writes)
+    except NoAnswerError as error:
+        return tell_no_answer(api.url, error, writes=writes)
     except (ValueError, LookupError, TypeError) as error:
         return tell_stranger(error)
 

@@ -18,7 +18,7 @@ def add_command(commands: Commands) -> None:
 
 
 def _health(api: "Api", options: argparse.Namespace) -> int:
-    health = api.ask("GET", "/v1/health").json
+    health = api.get("/v1/health")
     if options.json:
         print_json(health)
     else:

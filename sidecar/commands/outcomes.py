@@ -4,6 +4,7 @@ import os
 import sys
 from typing import Any
 
+from sidecar.asking import NoAnswerError
 from sidecar.commands.terminal import clean, style
 
 EX_NO = 1
@@ -27,14 +28,6 @@ _HINTS = {
     "unknown-subscriber": "`fsm-sidecar subscribers list` has those that are known",
     "no-state": "write one with `fsm-sidecar state set`",
 }
-
-
-class UnreachableError(Exception):
-    """No answer. `sent`: the request may have arrived all the same."""
-
-    def __init__(self, detail: str, *, sent: bool) -> None:
-        super().__init__(detail)
-        self.sent = sent
 
 
 class ProblemError(Exception):
@@ -77,9 +70,9 @@ def tell_stranger(error: Exception) -> int:
     return EX_REFUSED
 
 
-def tell_unreachable(error: UnreachableError, *, writes: bool) -> int:
+def tell_no_answer(url: str, error: NoAnswerError, *, writes: bool) -> int:
     """Say on standard error that there is no answer. Gives the exit code."""
-    print(f"fsm-sidecar: {clean(str(error))}", file=sys.stderr)
+    print(f"fsm-sidecar: {clean(f'{url} {error}')}", file=sys.stderr)
     if writes and error.sent:
         print("  it may count or not: look with `fsm-sidecar state get`, or send it again with the same --key", file=sys.stderr)
     elif not error.sent:

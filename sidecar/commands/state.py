@@ -8,7 +8,8 @@ from sidecar.commands.connected import Commands, add, given, json_object, leaves
 from sidecar.commands.terminal import Cell, ago, brief, clean, clock, moment, table
 
 if TYPE_CHECKING:
-    from sidecar.commands.asking import Answer, Api
+    from sidecar.asking import Answer
+    from sidecar.commands.asking import Api
 
 MAX_PAGE = 1000
 _NO = 1
@@ -61,7 +62,7 @@ def _count(text: str) -> int:
 
 
 def _get(api: "Api", options: argparse.Namespace) -> int:
-    answer = api.ask("GET", "/v1/state").json
+    answer = api.get("/v1/state")
     if options.field:
         try:
             value = leaves(options.field.removeprefix("snapshot.").split("."), {**answer, **answer["snapshot"]})
@@ -91,11 +92,9 @@ def _tell(answer: dict[str, Any]) -> None:
 
 
 def _history(api: "Api", options: argparse.Namespace) -> None:
-    limit, after = min(max(options.limit, 1), MAX_PAGE), options.after
-    if after is None:
-        head = api.ask("GET", "/v1/history", query={"limit": 1}).json
-        after = max(head["head"] - limit, head["oldest"] - 1)
-    page = api.ask("GET", "/v1/history", query={"after": after, "limit": limit}).json
+    limit = min(max(options.limit, 1), MAX_PAGE)
+    place = {"newest": limit} if options.after is None else {"after": options.after, "limit": limit}
+    page = api.get("/v1/history", **place)
     if options.json:
         print_json(page)
         return
@@ -109,7 +108,7 @@ def _history(api: "Api", options: argparse.Namespace) -> None:
 
 
 def _conflicts(api: "Api", options: argparse.Namespace) -> None:
-    told = api.ask("GET", "/v1/conflicts").json
+    told = api.get("/v1/conflicts")
     told["conflicts"] = told["conflicts"][: options.limit]
     if options.json:
         print_json(told)
@@ -149,7 +148,7 @@ def _conditions(api: "Api", options: argparse.Namespace) -> dict[str, str]:
         text = options.if_match
         headers["If-Match"] = text if text == "*" or text.startswith('"') else f'"{text}"'
     elif options.if_version is not None:
-        epoch = api.ask("GET", "/v1/state/meta").json["epoch"]
+        epoch = api.get("/v1/state/meta")["epoch"]
         headers["If-Match"] = f'"{epoch}-{options.if_version}"'
     return headers
 
@@ -160,5 +159,5 @@ def _tell_written(answer: "Answer", options: argparse.Namespace) -> None:
         print_json(written)
         return
     snapshot = written["snapshot"]
-    again = " (as the first time: this key was used before)" if answer.headers.get("Idempotency-Replayed") else ""
+    again = " (as the first time: this key was used before)" if "idempotency-replayed" in answer.headers else ""
     print(f"{clean(snapshot['state'])}, version {snapshot['version']}, revision {written['revision']}{again}")

@@ -44,7 +44,7 @@ def _path(subscriber_id: str, *more: str) -> str:
 
 
 def _list(api: "Api", options: argparse.Namespace) -> None:
-    told = api.ask("GET", "/v1/subscribers").json
+    told = api.get("/v1/subscribers")
     if options.json:
         print_json(told)
         return
@@ -100,7 +100,7 @@ def _remove(api: "Api", options: argparse.Namespace) -> None:
 
 
 def _resume(api: "Api", options: argparse.Namespace) -> None:
-    known = api.ask("GET", _path(options.id)).json
+    known = api.get(_path(options.id))
     body = given(**{name: known[name] for name in _SETTINGS})
     view = api.ask("PUT", _path(options.id), body=body).json
     print_json(view) if options.json else print(f"{view['id']} is {_status(view)}, lag {view['lag']}")

@@ -60,11 +60,12 @@ def _deadline(lasting: str | None) -> float | None:
 
 
 def _events(api: "Api", last: str | None, deadline: float | None) -> "Iterator[tuple[str, dict[str, Any]]]":
-    """States and gaps, until the deadline. Raises `UnreachableError` when there was nobody from the start."""
+    """States and gaps, until the deadline. Raises `NoAnswerError` when there was nobody from the start."""
     import json
     import time
 
-    from sidecar.commands.outcomes import EX_UNREACHABLE, ProblemError, UnreachableError
+    from sidecar.asking import NoAnswerError
+    from sidecar.commands.outcomes import EX_UNREACHABLE, ProblemError
     from sidecar.sse import Parser
 
     was_there = last is not None
@@ -75,7 +76,7 @@ def _events(api: "Api", last: str | None, deadline: float | None) -> "Iterator[t
         headers = {"Accept": "text/event-stream"} | ({} if last is None else {"Last-Event-ID": last})
         try:
             parser = Parser()
-            for chunk in api.stream("/v1/watch", headers, min(left, SILENCE_SECONDS)):
+            for chunk in api.stream("/v1/watch", min(left, SILENCE_SECONDS), headers):
                 for event in parser.feed(chunk):
                     if event.kind in ("state", "gap"):
                         was_there, last = True, event.id or last
@@ -83,10 +84,10 @@ def _events(api: "Api", last: str | None, deadline: float | None) -> "Iterator[t
                 if deadline is not None and time.monotonic() >= deadline:
                     return
             reason = "the sidecar ended it"
-        except UnreachableError as lost:
+        except NoAnswerError as lost:
             if not was_there:
                 raise
-            reason = str(lost)
+            reason = f"{api.url} {lost}"
         except ProblemError as problem:
             if not was_there or problem.exit_code != EX_UNREACHABLE:
                 raise
