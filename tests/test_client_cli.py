@@ -467,3 +467,23 @@ def test_a_terminal_that_knows_few_characters_shows_the_rest(sidecar):
     for ascii_only in ({"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}):
         assert (0, "caf? ?\n", "") == run(sidecar, "state", "get", "--field", "reason", **ascii_only)
         assert "café →" == json.loads(run(sidecar, "state", "get", "--json", **ascii_only)[1])["snapshot"]["reason"]
+
+
+def test_a_token_opens_what_its_scope_says(start, tmp_path):
+    """From a file, by flag or environment; without one, or with one for less, exit 4 and what to do. No token in any output."""
+    tokens = []
+    for name, scope in (("reader", "state:read"), ("writer", "state:write")):
+        file = tmp_path / name
+        file.write_text(f"{name}-{'x' * 40}\n")
+        file.chmod(0o600)
+        tokens.append({"name": name, "file": str(file), "scopes": [scope]})
+    sidecar = start(api={"listen": "127.0.0.1:0", "tokens": tokens})
+    reader, writer = tmp_path / "reader", tmp_path / "writer"
+
+    assert 0 == run(sidecar, "state", "get", "--token-file", reader)[0]
+    assert 0 == run(sidecar, "state", "set", "IDLE", FSM_SIDECAR_TOKEN_FILE=str(writer))[0]
+    none, less = run(sidecar, "state", "get"), run(sidecar, "state", "set", "IDLE", "--token-file", reader)
+    assert (4, 4) == (none[0], less[0])
+    assert "--token-file, or FSM_SIDECAR_TOKEN_FILE" in none[2]
+    assert "state:write" in less[2]
+    assert "xxxx" not in "".join((*none[1:], *less[1:]))

@@ -1,6 +1,6 @@
 """The API's problems as the errors that the store raises, and those that only a client knows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -8,16 +8,12 @@ import msgspec
 from sidecar.api.problems import MEANINGS
 from sidecar.conflicts import Expectation
 from sidecar.errors import (
-    CompactedError,
-    EndpointRefusedError,
     IllegalTransitionError,
     InvalidError,
     InvalidSnapshotError,
     Standing,
     StateStoreError,
     StateVersionError,
-    SubscriberLimitError,
-    TooManyWatchersError,
 )
 
 
@@ -55,18 +51,15 @@ class Problem(msgspec.Struct, frozen=True):
     oldest: int = 1
     path: str = "$"
     rule: str = ""
+    scope: str = ""
 
 
-_KINDS = {meaning.type: kind for kind, meaning in MEANINGS.items() if issubclass(kind, StateStoreError)}
+_KINDS = {meaning.type: (kind, meaning.carries) for kind, meaning in MEANINGS.items() if issubclass(kind, StateStoreError)}
 
 _BUILDERS: dict[type[StateStoreError], Callable[[Any, Problem], StateStoreError]] = {
     StateVersionError: lambda kind, given: kind(given.detail, expected=given.expected, current=given.current),
     IllegalTransitionError: lambda kind, given: kind(state=given.state, to=given.to, allowed=given.allowed),
     InvalidError: lambda kind, given: InvalidSnapshotError(given.detail, path=given.path),
-    SubscriberLimitError: lambda kind, given: kind(given.limit),
-    TooManyWatchersError: lambda kind, given: kind(given.limit),
-    CompactedError: lambda kind, given: kind(given.oldest),
-    EndpointRefusedError: lambda kind, given: kind(given.detail, rule=given.rule),
 }
 
 _decode = msgspec.json.Decoder(Problem).decode
@@ -82,8 +75,16 @@ def problem_in(status: int, body: bytes) -> Problem:
 
 def error_of(status: int, problem: Problem) -> StateStoreError:
     """The error that the store raises for it; `RefusedError` for what it does not know."""
-    kind = _KINDS.get(problem.type)
-    if kind is None:
+    if problem.type not in _KINDS:
         return RefusedError(problem.detail or problem.title, status=status, type=problem.type)
+    kind, carries = _KINDS[problem.type]
     build = next((_BUILDERS[base] for base in kind.__mro__ if base in _BUILDERS), None)
-    return build(kind, problem) if build else kind(problem.detail)
+    return build(kind, problem) if build else _remade(kind, carries, problem)
+
+
+def _remade(kind: type[StateStoreError], carries: Sequence[str], given: Problem) -> StateStoreError:
+    """The error as it was raised, but for what the API does not carry: its words are made already."""
+    error = kind.__new__(kind, given.detail)
+    for name in carries:
+        setattr(error, name, getattr(given, name, None))
+    return error

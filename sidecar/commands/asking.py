@@ -108,11 +108,12 @@ def _endpoint(options: "Namespace") -> Endpoint:
 def _configured(path: str) -> Endpoint:
     from sidecar import config
 
-    listen = config.load(path).api.listen
+    api = config.load(path).api
+    listen = api.listen
     if listen.socket_path:
         return Endpoint.parse(f"unix:{listen.socket_path}")
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)  # noqa: S104  (where to call, not to listen)
-    return Endpoint(False, host, listen.port)
+    return Endpoint(api.tls.files is not None, host, listen.port)
 
 
 def _tls(options: "Namespace") -> ssl.SSLContext | None:
