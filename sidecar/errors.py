@@ -90,6 +90,10 @@ class OverloadedError(StateStoreError):
     """Too many writes wait for the disk; this one was not taken. Try again in a moment."""
 
 
+class BusyError(StateStoreError):
+    """Too many requests are being answered; this one was not. Try again in a moment."""
+
+
 class JournalHeldError(StorageError):
     """Another process holds the journal. One sidecar per journal."""
 

@@ -17,7 +17,8 @@ from aiohttp import web
 from sidecar.errors import ConfigError
 from sidecar.units import Listen
 
-_BACKLOG = 128
+_BACKLOG = 1024
+"""So many connections may wait to be accepted. Beyond that the kernel lets clients wait for a second and more."""
 
 Serve = Callable[[], asyncio.Protocol]
 
@@ -43,7 +44,7 @@ async def listen(
             site: web.BaseSite = _UnixSite(runner, _bound(at.socket_path, mode), gate, tls)
             stack.callback(Path(at.socket_path).unlink, missing_ok=True)
         else:
-            site = web.TCPSite(runner, at.host, at.port, ssl_context=tls)
+            site = web.TCPSite(runner, at.host, at.port, ssl_context=tls, backlog=_BACKLOG)
         await site.start()
     except OSError as error:
         raise ConfigError([f"{name}.listen: cannot listen on {at}: {error.strerror or error}"]) from error

@@ -71,6 +71,37 @@ class BackupMetrics:
         self.seconds = metrics.BACKUP_SECONDS.histogram(registry)
 
 
+class ListenerFamilies:
+    """What happens to connections, on all listeners."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self._refused = metrics.HTTP_REFUSED.counter(registry)
+        self._late = metrics.HTTP_TIMEOUTS.counter(registry)
+        self._malformed = metrics.HTTP_MALFORMED.counter(registry)
+
+    def of(self, listener: str) -> "ListenerMetrics":
+        """What one of them counts: api or ops."""
+        return ListenerMetrics(listener, self._refused, self._late, self._malformed.labels(listener))
+
+
+class ListenerMetrics:
+    """What one listener counts."""
+
+    def __init__(self, listener: str, refused: Counter, late: Counter, malformed: Counter) -> None:
+        self.listener = listener
+        self._refused = refused
+        self._late = late
+        self.malformed = malformed
+
+    def refused(self, reason: str) -> None:
+        """A connection was not taken, or made room: full, peer, displaced."""
+        self._refused.labels(self.listener, reason).inc()
+
+    def late(self, phase: str) -> None:
+        """A connection was ended: headers, body, write."""
+        self._late.labels(self.listener, phase).inc()
+
+
 class HttpMetrics:
     """What the API counts. Children are kept: looking one up by labels costs more than counting."""
 

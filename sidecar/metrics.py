@@ -490,6 +490,30 @@ HTTP_AUTH_FAILURES = Family(
     "of a browser that came by a strange name (host), or for a page of a strange origin; or connections of a strange peer.",
     (Label("reason", ("missing", "unknown", "scope", "limited", "host", "origin", "peer")),),
 )
+HTTP_IN_FLIGHT = Family(
+    "fsm_http_requests_in_flight", "gauge", "API requests being answered; without those whose body still comes."
+)
+HTTP_IN_FLIGHT_LIMIT = Family(
+    "fsm_http_requests_in_flight_limit", "gauge", "API requests that may be answered at once (api.limits.requests)."
+)
+_LISTENER = Label("listener", ("api", "ops"))
+HTTP_CONNECTIONS = Family("fsm_http_connections", "gauge", "Open connections.", (_LISTENER,))
+HTTP_CONNECTIONS_LIMIT = Family("fsm_http_connections_limit", "gauge", "Connections that may be open at once.", (_LISTENER,))
+HTTP_REFUSED = Family(
+    "fsm_http_connections_refused_total",
+    "counter",
+    "Connections refused: all are taken (full), or all of one peer (peer); and idle ones closed to make room (displaced).",
+    (_LISTENER, Label("reason", ("full", "peer", "displaced"))),
+)
+HTTP_TIMEOUTS = Family(
+    "fsm_http_timeouts_total",
+    "counter",
+    "Connections ended because the other side was late: with the head of a request, its body, or with reading an answer.",
+    (_LISTENER, Label("phase", ("headers", "body", "write"))),
+)
+HTTP_MALFORMED = Family(
+    "fsm_http_malformed_total", "counter", "Requests that are no HTTP as it is taken here, answered with 400.", (_LISTENER,)
+)
 LOG_MESSAGES = Family(
     "fsm_log_messages_total",
     "counter",

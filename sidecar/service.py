@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import structlog
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, disable_created_metrics
 
@@ -38,13 +36,16 @@ from sidecar.journal.memory import MemoryJournal
 from sidecar.journal.sqlite import SqliteJournal
 from sidecar.listening import listen
 from sidecar.machine import Enforcement, Machine
-from sidecar.meters import BackupMetrics, DatabaseMetrics, DispatchMetrics, HttpMetrics, StoreMetrics
-from sidecar.ops.app import build_ops
+from sidecar.meters import BackupMetrics, DatabaseMetrics, DispatchMetrics, HttpMetrics, ListenerFamilies, StoreMetrics
+from sidecar.ops.app import Ops
 from sidecar.ops.collector import StateCollector
 from sidecar.ops.exposition import Exposition
 from sidecar.ops.health import Health, Phase
 from sidecar.ops.looplag import LoopLag
 from sidecar.retention import retain
+from sidecar.serving.descriptors import Descriptors
+from sidecar.serving.interpreter import refuse_unfit
+from sidecar.serving.server import Server
 from sidecar.statelog import StateLog
 from sidecar.store import AsyncStateStore
 from sidecar.tasks import StopSignals, first_of, on_signal, running
@@ -65,7 +66,7 @@ async def serve(config: Config, *, config_file: str | None = None, accept_data_l
     Parts stop in the reverse order of their start, also when a start fails halfway. Ops comes first and goes last: probes
     answer while the journal is opened, metrics while the deliveries drain.
     """
-    logging.getLogger("aiohttp.server").addFilter(_is_ours)
+    refuse_unfit()
     service = Service(config, config_file=config_file, accept_data_loss=accept_data_loss)
     try:
         async with AsyncExitStack() as stack:
@@ -96,6 +97,7 @@ class Service:
         self.crashed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._config = config
         self._health = Health()
+        self._health.watch_descriptors(Descriptors().share)
         self._closing = asyncio.Event()
         self._registry = _registry()
         self._exposition = Exposition(self._registry)
@@ -108,9 +110,11 @@ class Service:
         """Start every part, and leave on `stack` how it is stopped."""
         config, registry, health = self._config, self._registry, self._health
         targets = Targets.of(config)
+        listeners = ListenerFamilies(registry)
+        ops = Server(Ops(health, self._exposition), wiring.ops_limits(config), listeners.of("ops"))
         try:
-            ops = web.AppRunner(build_ops(health, self._exposition), access_log=None, shutdown_timeout=OPS_LINGER_SECONDS)
-            ops_at = await listen(stack, "ops", ops, config.ops.listen)
+            ops_runner = await self._runner(stack, "ops", ops, OPS_LINGER_SECONDS)
+            ops_at = await listen(stack, "ops", ops_runner, config.ops.listen)
         except ConfigError:
             if config.journal.backend == "sqlite":
                 refuse_held(_absolute(config.journal.path))  # the same sidecar, started twice: that is the better answer
@@ -186,13 +190,14 @@ class Service:
             draining=self._closing.is_set,
             stopping=self.stop.asked.is_set,
             max_body_bytes=config.writes.max_body_bytes,
+            max_requests=config.api.limits.requests,
             require_precondition=config.writes.require_precondition,
         )
-        server = api.server(access_log=None, auto_decompress=False)
+        api_server = Server(api, wiring.api_limits(config), listeners.of("api"), make_request=api.request)
         api_at = await listen(
             stack,
             "api",
-            web.ServerRunner(server, shutdown_timeout=API_LINGER_SECONDS),
+            await self._runner(stack, "api", api_server, API_LINGER_SECONDS),
             config.api.listen,
             mode=int(config.api.socket.mode, 8),
             gate=wiring.gate(config.api, partial(http_metrics.refused, "peer")),
@@ -215,6 +220,8 @@ class Service:
             facts=wiring.facts(config),
             config_watch=watch,
             loop_lag=loop_lag,
+            servers={"api": api_server, "ops": ops},
+            in_flight=lambda: (api.in_flight.now, api.in_flight.limit),
         )
         await stack.enter_async_context(running(watch.run(), name="config watch", crashed=self.crashed))
         registry.register(collector)
@@ -278,6 +285,12 @@ class Service:
             _log.info("stopping", drain_delay=str(self._config.shutdown.drain_delay_seconds))
         await first_of(self.stop.hurried, self.crashed, timeout_seconds=self._config.shutdown.drain_delay_seconds)
         self._closing.set()
+
+    async def _runner(self, stack: AsyncExitStack, name: str, server: Server, linger_seconds: float) -> web.BaseRunner:
+        """What serves a listener: its deadlines are looked at, and open requests get `linger_seconds` to end."""
+        stack.callback(server.flush)
+        await stack.enter_async_context(running(server.sweep(), name=f"{name} deadlines", crashed=self.crashed))
+        return web.ServerRunner(server, shutdown_timeout=linger_seconds)
 
     async def _open_database(self, stack: AsyncExitStack) -> Database | None:
         if self._config.journal.backend == "memory":
@@ -351,12 +364,6 @@ def _naming(database: Database | None) -> Iterator[None]:
         yield
     except JournalDamagedError as error:
         raise JournalDamagedError(f"{database.path if database else 'memory'}: {error}; restore it from a backup") from error
-
-
-def _is_ours(record: logging.LogRecord) -> bool:
-    """Whether a log record of aiohttp tells a fault of this process: a request that is no HTTP is answered, not logged."""
-    error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, HttpProcessingError | ConnectionError)
 
 
 def _quiet_the_collector() -> None:

@@ -22,7 +22,15 @@ from sidecar.errors import ConfigError
 from sidecar.journal import Journal
 from sidecar.ops.collector import Facts
 from sidecar.retention import Limits
+from sidecar.serving.descriptors import connections_within
+from sidecar.serving.server import Limits as ListenerLimits
 from sidecar.watchers import Watchers
+
+OTHER_DESCRIPTORS = 64
+"""For the journal, the log, lookups of names and what libraries open."""
+
+OPS_KEEP_ALIVE_SECONDS = 90.0
+"""Longer than the usual intervals of scrapes, so that they can share a connection; who needs its place gets it anyway."""
 
 
 def loaded(config_file: str) -> Loaded:
@@ -88,6 +96,36 @@ def facts(config: Config) -> Facts:
 def about(config: Config) -> About:
     known = facts(config)
     return About(known.agent, known.fsm, known.fault_states)
+
+
+def api_limits(config: Config) -> ListenerLimits:
+    """Of the API's listener, as far as there are file descriptors for its connections."""
+    limits = config.api.limits
+    reserved = config.ops.connections + config.webhooks.max_in_flight + OTHER_DESCRIPTORS
+    return ListenerLimits(
+        connections=connections_within(limits.connections, reserved),
+        per_peer=limits.connections_per_peer,
+        header_seconds=limits.header_timeout_seconds,
+        request_seconds=limits.request_timeout_seconds,
+        write_seconds=limits.write_timeout_seconds,
+        keep_alive_seconds=limits.keep_alive_seconds,
+        headers=limits.headers,
+        header_bytes=limits.header_size_bytes,
+    )
+
+
+def ops_limits(config: Config) -> ListenerLimits:
+    """Of the ops listener: few connections, and always room for the next probe."""
+    room = config.ops.connections
+    return ListenerLimits(
+        connections=room,
+        per_peer=room,
+        displacing=True,
+        header_seconds=config.api.limits.header_timeout_seconds,
+        request_seconds=config.api.limits.request_timeout_seconds,
+        write_seconds=config.api.limits.write_timeout_seconds,
+        keep_alive_seconds=OPS_KEEP_ALIVE_SECONDS,
+    )
 
 
 def limits(retention: Retention) -> Limits:

@@ -17,7 +17,7 @@ from sidecar.backup import Backups
 from sidecar.database import Database
 from sidecar.errors import StorageFailedError
 from sidecar.meters import BackupMetrics, HttpMetrics
-from sidecar.ops.app import build_ops
+from sidecar.ops.app import Ops
 from sidecar.ops.health import LOOP_DEADLINE_SECONDS, Health, Phase
 from sidecar.watchers import Watchers
 
@@ -47,7 +47,7 @@ class Probed:
 @pytest.fixture
 async def probed(aiohttp_client):
     health = Health()
-    return Probed(await aiohttp_client(build_ops(health, CollectorRegistry())), health)
+    return Probed(await aiohttp_client(RawTestServer(Ops(health, CollectorRegistry()))), health)
 
 
 PHASES = {
@@ -146,7 +146,12 @@ def test_the_scrape_can_be_compressed_and_restricted(start):
 
 
 async def api_over(sender, *, draining=False):
-    limits = {"max_body_bytes": 1 << 20, "require_precondition": False, "about": About("agent", "default", ())}
+    limits = {
+        "max_body_bytes": 1 << 20,
+        "max_requests": 9,
+        "require_precondition": False,
+        "about": About("agent", "default", ()),
+    }
     flags = {"draining": lambda: draining, "stopping": lambda: draining}
     parts = sender.store, sender.dispatcher, Backups(None, BackupMetrics()), Watchers(sender.store.journal)
     api = build_api(*parts, HttpMetrics(), Access(), Browsers(), **flags, **limits)

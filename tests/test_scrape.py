@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+from aiohttp.test_utils import RawTestServer
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -21,7 +22,7 @@ from sidecar.dispatch.target import Rule
 from sidecar.dispatch.webhook import Outcome
 from sidecar.meters import DispatchMetrics, StoreMetrics
 from sidecar.ops import disk, exposition
-from sidecar.ops.app import build_ops
+from sidecar.ops.app import Ops
 from sidecar.ops.exposition import Exposition
 from sidecar.ops.health import Health
 from sidecar.ops.looplag import LoopLag
@@ -68,7 +69,7 @@ async def test_scrapers_wait_for_a_disk_that_hangs_together(aiohttp_client):
 
     scrapes = Exposition(registry)
     scrapes.prepare = [look]
-    client = await aiohttp_client(build_ops(Health(), scrapes))
+    client = await aiohttp_client(RawTestServer(Ops(Health(), scrapes)))
     async with asyncio.timeout(10):
         answers = await asyncio.gather(*(client.get("/metrics") for _ in range(3)))
 
@@ -99,7 +100,7 @@ async def test_probes_are_answered_while_a_scrape_is_written(aiohttp_client, mon
     monkeypatch.setattr(exposition, "choose_encoder", slow)
     registry = CollectorRegistry()
     registry.register(Sampled(lambda: 7))
-    client = await aiohttp_client(build_ops(Health(), Exposition(registry)))
+    client = await aiohttp_client(RawTestServer(Ops(Health(), Exposition(registry))))
     scrapes = [asyncio.ensure_future(client.get("/metrics")) for _ in range(2)]
     await asyncio.to_thread(begun.wait, 10)
     told = (await client.get("/livez")).status, len(writers)
@@ -114,7 +115,7 @@ async def test_a_scrape_that_cannot_be_made_is_counted(aiohttp_client):
     """500, and the next one tells."""
     broken, registry = [], CollectorRegistry()
     registry.register(Sampled(lambda: 7 / (not broken)))
-    client = await aiohttp_client(build_ops(Health(), Exposition(registry)))
+    client = await aiohttp_client(RawTestServer(Ops(Health(), Exposition(registry))))
     broken.append("a fault of ours")
     failed = await client.get("/metrics")
     broken.clear()

@@ -49,6 +49,8 @@ class Answer(web.StreamResponse):
             f"{self._lines}{_crossing(request)}{connection}Date: {_date()}\r\n\r\n"
         ).encode("ascii")
         await writer.write(head if request.method == "HEAD" else head + body)
+        if request.protocol.writing_paused:  # many small answers that nobody reads would pile up
+            await writer.drain()
         return writer
 
     async def write_eof(self, data: bytes = b"") -> None:

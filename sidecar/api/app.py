@@ -6,7 +6,6 @@ It stands on aiohttp's low-level server (https://docs.aiohttp.org/en/stable/web_
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
 
 import structlog
 from aiohttp import StreamReader, web
@@ -16,13 +15,14 @@ from aiohttp.http import RawRequestMessage
 from sidecar.access import Access
 from sidecar.api import journal, page, state, subscribers, watch
 from sidecar.api.browsers import Browsers, preflight
-from sidecar.api.problems import problem, problem_of, problem_of_http
-from sidecar.api.request import About, Parts, Request
+from sidecar.api.problems import problem_of, problem_of_http
+from sidecar.api.request import About, InFlight, Parts, Request
 from sidecar.api.routing import Table
 from sidecar.backup import Backups
 from sidecar.dispatch.dispatcher import Dispatcher
 from sidecar.errors import AccessError, DrainingError, StateStoreError
 from sidecar.meters import HttpMetrics
+from sidecar.serving.problem import problem
 from sidecar.store import AsyncStateStore
 from sidecar.watchers import Watchers
 
@@ -52,6 +52,7 @@ class Api:
         draining: Callable[[], bool],
         stopping: Callable[[], bool],
         max_body_bytes: int,
+        max_requests: int,
     ) -> None:
         self._parts = parts
         self._access = access
@@ -60,10 +61,7 @@ class Api:
         self._draining = draining
         self._stopping = stopping
         self._max_body_bytes = max_body_bytes
-
-    def server(self, **options: Any) -> web.Server:
-        """The server on the running loop."""
-        return web.Server(self, request_factory=self.request, **options)  # type: ignore[arg-type]  # its requests are ours
+        self.in_flight = InFlight(max_requests)
 
     def request(
         self,
@@ -77,6 +75,7 @@ class Api:
         loop = asyncio.get_running_loop()
         request = Request(message, payload, protocol, writer, task, loop, client_max_size=self._max_body_bytes)
         request.parts = self._parts
+        request.in_flight = self.in_flight
         return request
 
     async def __call__(self, request: Request) -> web.StreamResponse:
@@ -84,6 +83,7 @@ class Api:
         started = time.perf_counter()
         route, handler = _TABLE.find(request)
         response: web.StreamResponse
+        self.in_flight.now += 1
         try:
             request.crossing = self._browsers.check(request.method, request.headers)
             if request.crossing and request.method == "OPTIONS":  # the page's question, which never has a token
@@ -92,6 +92,7 @@ class Api:
                 self._admit(request, route)
             if self._draining():
                 raise _drained()
+            self.in_flight.check()
             response = await handler(request)
         except AccessError as error:
             self._metrics.refused(error.reason)
@@ -104,10 +105,13 @@ class Api:
             if self._draining():
                 response = problem_of(_drained())
             else:
+                _log.debug("request_cut", route=route, method=request.method)
                 response = problem(499, "malformed", "The request ended early", "its body is not complete")
         except Exception:
             _log.exception("request_failed", route=route, method=request.method)
             response = problem(500, "internal", "A fault of the sidecar", "its log has the cause; please report it")
+        finally:
+            self.in_flight.now -= 1
         if self._stopping():
             response.force_close()
         seconds = time.perf_counter() - started - request.waited_seconds
@@ -137,11 +141,13 @@ def build_api(
     draining: Callable[[], bool],
     stopping: Callable[[], bool],
     max_body_bytes: int,
+    max_requests: int,
     require_precondition: bool,
 ) -> Api:
     """The API over these parts."""
     parts = Parts(store, dispatcher, backups, watchers, about, require_precondition)
-    return Api(parts, metrics, access, browsers, draining=draining, stopping=stopping, max_body_bytes=max_body_bytes)
+    limits = {"max_body_bytes": max_body_bytes, "max_requests": max_requests}
+    return Api(parts, metrics, access, browsers, draining=draining, stopping=stopping, **limits)
 
 
 def _drained() -> DrainingError:

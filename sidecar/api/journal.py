@@ -9,9 +9,6 @@ from sidecar.api.request import Request
 from sidecar.api.routing import Routes, Scope
 from sidecar.backup import Made
 
-STALLED_SECONDS = 30.0
-"""A reader that takes nothing for so long is cut off: there is one backup at a time."""
-
 _CHUNK_BYTES = 256 << 10
 
 routes = Routes()
@@ -39,12 +36,9 @@ async def _send(request: Request, response: web.StreamResponse, made: Made) -> N
     """Hand over the file. When that fails, the connection is closed: the answer has begun, and cannot become another one."""
     try:
         while chunk := await asyncio.to_thread(made.file.read, _CHUNK_BYTES):
-            async with asyncio.timeout(STALLED_SECONDS):
-                await response.write(chunk)
+            await response.write(chunk)
         await response.write_eof()
-    except BaseException as error:
+    except BaseException:
         if request.transport:
             request.transport.abort()
-        if isinstance(error, TimeoutError):
-            raise ConnectionAbortedError(f"nothing was taken for {STALLED_SECONDS:g} s") from error
         raise

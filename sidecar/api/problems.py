@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
-import msgspec
 from aiohttp import web
 
 from sidecar import errors
+from sidecar.serving.problem import problem
 
 
 class Meaning(NamedTuple):
@@ -44,23 +44,14 @@ MEANINGS: dict[type[Exception], Meaning] = {
     errors.TooManyFailuresError: Meaning(429, "too-many-failures", "Too many requests without a valid token"),
     errors.OverloadedError: Meaning(503, "overloaded", "Too many writes wait for the disk"),
     errors.TooManyWatchersError: Meaning(503, "too-many-watchers", "All watcher places are taken", ("limit",)),
+    errors.BusyError: Meaning(503, "overloaded", "Too many requests at once"),
     errors.DrainingError: Meaning(503, "draining", "The sidecar is stopping"),
     errors.StorageFailedError: Meaning(503, "storage-failed", "The write may or may not be durable"),
     errors.StorageSlowError: Meaning(503, "storage-slow", "The disk did not answer in time"),
     errors.StorageFullError: Meaning(507, "storage-full", "The disk is full"),
 }
 
-HTTP_TYPES = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}
-_RETRY_AFTER = {429: "1", 503: "1", 507: "10"}
-
-
-def problem(status: int, kind: str, title: str, detail: str, **members: object) -> web.Response:
-    """An error answer (RFC 9457). `type` is relative to the documentation of the API."""
-    body = {"type": kind, "title": title, "status": status, "detail": detail, **members}
-    response = web.Response(body=msgspec.json.encode(body), status=status, content_type="application/problem+json")
-    if status in _RETRY_AFTER:
-        response.headers["Retry-After"] = _RETRY_AFTER[status]
-    return response
+HTTP_TYPES = {404: "not-found", 405: "method-not-allowed", 408: "timeout", 413: "too-large"}
 
 
 def problem_of(error: errors.StateStoreError) -> web.Response:
@@ -81,10 +72,12 @@ def problem_of(error: errors.StateStoreError) -> web.Response:
 
 
 def problem_of_http(error: web.HTTPException) -> web.Response:
-    """aiohttp's own refusals: unknown path, wrong method, body beyond the limit."""
+    """aiohttp's own refusals: unknown path, wrong method, body beyond the limit or its time."""
     kind = HTTP_TYPES.get(error.status, "malformed")
     detail = _HTTP_DETAILS.get(error.status, error.text or error.reason)
     response = problem(error.status, kind, error.reason, detail)
+    if error.status in (400, 408):  # where the next request begins is not known
+        response.force_close()
     if isinstance(error, web.HTTPMethodNotAllowed):
         response.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
     return response
@@ -93,4 +86,5 @@ def problem_of_http(error: web.HTTPException) -> web.Response:
 _HTTP_DETAILS = {
     404: "there is nothing at this path; the routes begin with /v1/",
     405: "the header Allow names the methods of this path",
+    408: "the body was not complete in time",
 }

@@ -11,6 +11,8 @@ from sidecar.access import ANYBODY, Caller
 from sidecar.api.answer import NO_HEADERS
 from sidecar.backup import Backups
 from sidecar.dispatch.dispatcher import Dispatcher
+from sidecar.errors import BusyError
+from sidecar.serving.request import Request as BareRequest
 from sidecar.store import AsyncStateStore
 from sidecar.watchers import Watchers
 
@@ -34,10 +36,24 @@ class Parts(NamedTuple):
     require_precondition: bool
 
 
-class Request(web.BaseRequest):
+class InFlight:
+    """How many requests are being answered, and how many may be."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.now = 0
+
+    def check(self) -> None:
+        """Raises `BusyError` when there are more than may be."""
+        if self.now > self.limit:
+            raise BusyError(f"{self.limit} requests are being answered already; try again in a moment")
+
+
+class Request(BareRequest):
     """One request."""
 
     parts: Parts
+    in_flight: InFlight
     placeholders: Mapping[str, str]
     """What stands in the path where the route's template has a name."""
 
@@ -45,7 +61,7 @@ class Request(web.BaseRequest):
     """Called when the connection is lost while the request is being answered."""
 
     waited_seconds = 0.0
-    """Time that the caller wanted to wait: nobody's slowness."""
+    """Time that was spent waiting for the caller, or as it wanted: nobody's slowness."""
 
     caller: Caller = ANYBODY
     """Who asks, and what they may do. Without tokens: anybody, everything."""
@@ -63,11 +79,13 @@ class Request(web.BaseRequest):
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """The block waits because the caller wants it."""
+        """The block waits for the caller, or because it wants to: meanwhile this is not one of the requests in flight."""
         begun = time.perf_counter()
+        self.in_flight.now -= 1
         try:
             yield
         finally:
+            self.in_flight.now += 1
             self.waited_seconds += time.perf_counter() - begun
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
@@ -79,7 +97,9 @@ class Request(web.BaseRequest):
         if self._body is None:
             if not self.content.is_eof():
                 await self._invite()
-                self._body = await super().read()
+                with self.waiting():
+                    self._body = await super().read()
+                self.in_flight.check()
             else:
                 self._body = self.content.read_nowait()
                 if len(self._body) > self.client_max_size:

@@ -115,6 +115,7 @@ Duration = Annotated[Seconds, _between(_SHORTEST, _LONGEST)]
 Pause = Annotated[Seconds, _between(Seconds(0), _LONGEST)]
 Heartbeat = Annotated[Seconds, _between(Seconds(0.1), Seconds(3600))]
 Timeout = Annotated[Seconds, _between(_SHORTEST, Seconds(30))]
+HeaderSize = Annotated[Bytes, _between(Bytes(1 << 10), Bytes(64 << 10))]
 BodySize = Annotated[Bytes, _between(Bytes(1 << 10), Bytes(16 << 20))]
 JournalSize = Annotated[Bytes, _between(Bytes(64 << 10))]
 Reserve = Annotated[Bytes, _between(Bytes(0))]
@@ -226,6 +227,20 @@ class Tls(Struct, frozen=True, kw_only=True):
         return Files(self.cert_file, self.key_file, self.client_ca_file) if self.cert_file and self.key_file else None
 
 
+class ApiLimits(Struct, frozen=True, kw_only=True):
+    """What clients may take: of connections, of requests at once, of time, and of headers."""
+
+    connections: Annotated[int, _between(1, 100_000)] = 1024
+    connections_per_peer: Annotated[int, _between(1, 100_000)] = 256
+    requests: Annotated[int, _between(1, 100_000)] = 256
+    header_timeout_seconds: Duration = msgspec.field(default=Seconds(5), name="header_timeout")
+    request_timeout_seconds: Duration = msgspec.field(default=Seconds(15), name="request_timeout")
+    write_timeout_seconds: Duration = msgspec.field(default=Seconds(30), name="write_timeout")
+    keep_alive_seconds: Duration = msgspec.field(default=Seconds(15), name="keep_alive")
+    headers: Annotated[int, _between(8, 1000)] = 64
+    header_size_bytes: HeaderSize = msgspec.field(default=Bytes(4 << 10), name="header_size")
+
+
 class Api(Struct, frozen=True, kw_only=True):
     """The agent's side. `max_auth_failures`: requests without a valid token, per second and peer.
 
@@ -240,12 +255,14 @@ class Api(Struct, frozen=True, kw_only=True):
     cors: Annotated[tuple[Annotated[str, _origin], ...], _length(0, 32)] = ()
     socket: Socket = Socket()
     tls: Tls = Tls()
+    limits: ApiLimits = ApiLimits()
 
 
 class Ops(Struct, frozen=True, kw_only=True):
     """The side of the kubelet and of Prometheus."""
 
     listen: Listen = Listen.parse("0.0.0.0:8471")
+    connections: Annotated[int, _between(4, 10_000)] = 64
 
 
 class EvictAfter(Struct, frozen=True, kw_only=True):

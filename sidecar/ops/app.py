@@ -1,6 +1,6 @@
 """The ops listener: probes and metrics. It serves no state and takes no writes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 from aiohttp import web
@@ -9,35 +9,36 @@ from sidecar.ops.exposition import Exposition
 from sidecar.ops.health import Health, Probe
 
 
-def build_ops(health: Health, exposition: Exposition) -> web.Application:
-    """The application on the ops listener."""
+class Ops:
+    """Answers the requests of the ops listener."""
 
-    async def livez(request: web.Request) -> web.Response:
-        return _answer(health.live())
+    def __init__(self, health: Health, exposition: Exposition) -> None:
+        self._exposition = exposition
+        self._probes: dict[str, Callable[[], list[Probe]]] = {
+            "/livez": health.live,
+            "/readyz": health.ready,
+            "/startupz": health.started,
+            "/healthz": lambda: [*health.started(), *health.live(), *health.ready()],
+        }
 
-    async def readyz(request: web.Request) -> web.Response:
-        return _answer(health.ready())
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request."""
+        path = request.path
+        if path not in self._probes and path != "/metrics":
+            return web.Response(status=404, text="here are /livez, /readyz, /startupz, /healthz and /metrics\n")
+        if request.method not in ("GET", "HEAD"):
+            return web.Response(status=405, headers={"Allow": "GET, HEAD"}, text="this listener is only read\n")
+        if path == "/metrics":
+            return await self._metrics(request)
+        return _answer(self._probes[path]())
 
-    async def startupz(request: web.Request) -> web.Response:
-        return _answer(health.started())
-
-    async def healthz(request: web.Request) -> web.Response:
-        return _answer([*health.started(), *health.live(), *health.ready()])
-
-    async def metrics(request: web.Request) -> web.Response:
+    async def _metrics(self, request: web.BaseRequest) -> web.StreamResponse:
         asked = request.headers
-        scrape = await exposition.scrape(asked.get("Accept"), asked.get("Accept-Encoding"), request.query.getall("name[]", ()))
+        names = request.query.getall("name[]", ())
+        scrape = await self._exposition.scrape(asked.get("Accept"), asked.get("Accept-Encoding"), names)
         if scrape is None:
             return web.Response(status=500, text="the scrape could not be made; the sidecar's log says why\n")
         return web.Response(body=scrape.body, headers=scrape.headers)
-
-    app = web.Application()
-    app.router.add_get("/livez", livez)
-    app.router.add_get("/readyz", readyz)
-    app.router.add_get("/startupz", startupz)
-    app.router.add_get("/healthz", healthz)
-    app.router.add_get("/metrics", metrics)
-    return app
 
 
 def _answer(probes: Sequence[Probe]) -> web.Response:

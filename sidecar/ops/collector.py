@@ -2,7 +2,7 @@
 
 import asyncio
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from itertools import permutations
 
@@ -20,6 +20,7 @@ from sidecar.dispatch.dispatcher import Dispatcher
 from sidecar.dispatch.subscriber import Status
 from sidecar.ops.disk import Disk
 from sidecar.ops.looplag import LoopLag
+from sidecar.serving.server import Server
 from sidecar.store import AsyncStateStore
 from sidecar.watchers import Watchers
 
@@ -58,6 +59,8 @@ class StateCollector(Collector):
         facts: Facts,
         config_watch: ConfigWatch,
         loop_lag: LoopLag,
+        servers: Mapping[str, Server],
+        in_flight: Callable[[], tuple[int, int]],
     ) -> None:
         self._store = store
         self._dispatcher = dispatcher
@@ -67,6 +70,8 @@ class StateCollector(Collector):
         self.facts = facts
         self._config_watch = config_watch
         self._loop_lag = loop_lag
+        self._servers = servers
+        self._in_flight = in_flight
         self.disk = Disk(database) if database else None
 
     def collect(self) -> Iterator[Metric]:
@@ -82,6 +87,7 @@ class StateCollector(Collector):
         yield from self._deliveries(numbers)
         yield from self._subscribers()
         yield from self._watching()
+        yield from self._connections()
         yield from self._process()
 
     def describe(self) -> Iterator[Metric]:
@@ -195,6 +201,14 @@ class StateCollector(Collector):
         yield metrics.WATCHERS_STALLED.sample([((), watchers.stalled)])
         yield metrics.WATCH_EVENTS.sample([((), watchers.events)])
         yield metrics.WATCH_GAPS.sample(((reason,), count) for reason, count in watchers.gaps.items())
+
+    def _connections(self) -> Iterator[Metric]:
+        servers = self._servers.items()
+        yield metrics.HTTP_CONNECTIONS.sample(((name,), len(server)) for name, server in servers)
+        yield metrics.HTTP_CONNECTIONS_LIMIT.sample(((name,), server.limits.connections) for name, server in servers)
+        now, limit = self._in_flight()
+        yield metrics.HTTP_IN_FLIGHT.sample([((), now)])
+        yield metrics.HTTP_IN_FLIGHT_LIMIT.sample([((), limit)])
 
     def _process(self) -> Iterator[Metric]:
         watch = self._config_watch

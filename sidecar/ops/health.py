@@ -6,6 +6,9 @@ from enum import StrEnum
 
 import msgspec
 
+DESCRIPTORS_USED = 0.9
+"""With this share of the file descriptors in use, no more requests should be sent here."""
+
 LOOP_DEADLINE_SECONDS = 10.0
 """A core loop that has not stamped itself for so long is dead or stuck."""
 
@@ -33,6 +36,7 @@ class Health:
         self.phase = Phase.STARTING
         self._loops: dict[str, Callable[[], float]] = {}
         self._storage_error: Callable[[], Exception | None] = lambda: None
+        self._descriptors: Callable[[], float] = lambda: 0.0
 
     def watch_loop(self, name: str, stamped_at: Callable[[], float]) -> None:
         """Count a core loop as alive while `stamped_at` (monotonic seconds) is recent."""
@@ -41,6 +45,10 @@ class Health:
     def watch_storage(self, error: Callable[[], Exception | None]) -> None:
         """Count the storage as well while `error` gives None."""
         self._storage_error = error
+
+    def watch_descriptors(self, share: Callable[[], float]) -> None:
+        """Count as ready while there are file descriptors left: `share` gives how many of them are used, 0 to 1."""
+        self._descriptors = share
 
     def live(self) -> list[Probe]:
         """Whether every core loop turns. A restart helps if not."""
@@ -53,9 +61,10 @@ class Health:
         return [Probe("started", self.phase is not Phase.STARTING, self.phase)]
 
     def ready(self) -> list[Probe]:
-        """Whether to send requests here: started, not stopping, and the storage takes writes."""
-        error = self._storage_error()
+        """Whether to send requests here: started, not stopping, the storage takes writes, and there is room for connections."""
+        error, descriptors = self._storage_error(), self._descriptors()
         return [
             Probe("phase", self.phase is Phase.READY, self.phase),
             Probe("storage", error is None, str(error) if error else "the last append worked"),
+            Probe("descriptors", descriptors < DESCRIPTORS_USED, f"{descriptors:.0%} used"),
         ]

@@ -1,0 +1,1 @@
+"""What both listeners stand on: connections that are counted and bounded, whoever the other side is."""
