@@ -85,12 +85,12 @@ class Server(web.Server):
     def admit(self, connection: Connection) -> bytes | None:
         """Take the connection; or the answer that it gets instead."""
         peer, limits = connection.peer, self.limits
-        if peer and self._by_peer[peer] >= limits.per_peer:
-            self._metrics.refused("peer")
-            return _PEER_FULL
         if len(self._open) >= limits.connections and not (limits.displacing and self._make_room()):
             self._metrics.refused("full")
             return _FULL
+        if peer and self._by_peer[peer] >= limits.per_peer:
+            self._metrics.refused("peer")
+            return _PEER_FULL
         self._open[connection] = None
         self._by_peer[peer] += 1
         return None

@@ -1,0 +1,241 @@
+"""Each limit of the listeners: what is within it is served; what is beyond gets the documented answer, and is counted."""
+
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+from rawhttp import GET, PUT, SLOW_BODY, connected, exchange, many, metric, said
+from receiver import hang
+from sidecar_process import eventually, problem_of, running, written
+
+
+def api(**limits):
+    return {"listen": "127.0.0.1:0", "limits": limits}
+
+
+def refused(sidecar, reason, listener="api"):
+    return metric(sidecar, f'fsm_http_connections_refused_total{{listener="{listener}",reason="{reason}"}}')
+
+
+def late(sidecar, phase, listener="api"):
+    return metric(sidecar, f'fsm_http_timeouts_total{{listener="{listener}",phase="{phase}"}}')
+
+
+def open_now(sidecar, listener="api"):
+    return metric(sidecar, f'fsm_http_connections{{listener="{listener}"}}')
+
+
+# --- connections ---
+
+
+def test_connections_beyond_the_limit_are_refused_until_one_is_closed(start):
+    """503 with Retry-After, before anything was asked; those that are open are served."""
+    sidecar = start(api=api(connections=3, keep_alive="1m", header_timeout="1m"))
+    with many(sidecar.api.address, 3, GET + b"\r\n") as held:
+        first = [connection.recv(1 << 16)[:12] for connection in held]
+        late_comer = exchange(sidecar.api.address)
+        held[1].sendall(GET + b"\r\n")
+        again = held[1].recv(1 << 16)[:12]
+        told = open_now(sidecar), refused(sidecar, "full"), metric(sidecar, 'fsm_http_connections_limit{listener="api"}')
+
+    assert [b"HTTP/1.1 200"] * 4 == [*first, again]
+    assert ([503], True) == (late_comer.statuses, b"\r\nRetry-After: 1\r\n" in late_comer.raw)
+    assert b'"type":"overloaded"' in late_comer.raw
+    assert (3, 1, 3) == told
+    eventually(lambda: open_now(sidecar) == 0)
+    assert 200 == sidecar.api.get("/v1/machine").status
+
+
+def test_one_address_cannot_take_all_connections(start):
+    """It gets the same answer at its own limit, while others are served."""
+    sidecar = start(api=api(connections=10, connections_per_peer=2, header_timeout="1m"))
+    with many(sidecar.api.address, 2):
+        eventually(lambda: open_now(sidecar) == 2)
+        with connected(sidecar.api.address, "127.0.0.2") as third:
+            assert [503] == said(third).statuses
+        assert 200 == sidecar.api.get("/v1/machine").status
+        assert (1, 0) == (refused(sidecar, "peer"), refused(sidecar, "full"))
+
+
+def test_a_unix_socket_has_no_peers_but_a_total(start, tmp_path):
+    """Who is on the other side has no address."""
+    path = f"unix:{tmp_path}/api.sock"
+    sidecar = start(api={"listen": path, "limits": {"connections": 3, "connections_per_peer": 1, "header_timeout": "1m"}})
+    with connected(path) as one, connected(path), connected(path):
+        one.sendall(GET + b"\r\n")
+
+        assert b"HTTP/1.1 200" == one.recv(1 << 16)[:12]
+        assert [503] == exchange(path).statuses
+        assert (0, 1) == (refused(sidecar, "peer"), refused(sidecar, "full"))
+
+
+def test_the_ops_listener_has_room_for_a_probe_whoever_fills_it(start):
+    """The oldest connection that waits goes; a probe that was not answered would end the pod."""
+    sidecar = start(ops={"listen": "127.0.0.1:0", "connections": 4})
+    with many(sidecar.ops.address, 20, b"GET /liv") as held:
+        assert 200 == sidecar.ops.get("/livez").status
+        assert [] == said(held[0]).statuses
+        assert refused(sidecar, "displaced", "ops") >= 17
+        assert open_now(sidecar, "ops") <= 4
+
+
+# --- requests at once ---
+
+
+def test_requests_beyond_the_limit_are_refused_while_others_are_answered(start, hook):
+    """503 overloaded; one place is taken by a ping that waits for its receiver."""
+    sidecar = start(api=api(requests=1), webhooks={"timeout": "30s"})
+    hook.answers(200, hang)
+    sidecar.api.put("/v1/subscribers/a", {"url": hook.url})
+    hook.wait_for(1)
+    with connected(sidecar.api.address) as pinging:
+        pinging.sendall(b"POST /v1/subscribers/a/ping HTTP/1.1\r\nHost: a\r\n\r\n")
+        eventually(lambda: metric(sidecar, "fsm_http_requests_in_flight") == 1)
+        answer = sidecar.api.get("/v1/machine")
+
+        assert "1" == answer.headers["Retry-After"]
+        problem_of(answer, 503, "overloaded")
+        assert 1 == metric(sidecar, "fsm_http_requests_in_flight_limit")
+    hook.answers(200)
+
+
+def test_bodies_that_still_come_take_no_place(start):
+    """Otherwise a few slow clients would keep all others out."""
+    sidecar = start(api=api(requests=1, request_timeout="1m"))
+    with many(sidecar.api.address, 5, SLOW_BODY) as slow:
+        eventually(lambda: open_now(sidecar) == 5)
+
+        assert 200 == sidecar.api.put("/v1/state", {"state": "IDLE"}).status
+        for connection in slow:
+            connection.sendall(b'"state":"IDLE"}')
+            assert b"HTTP/1.1 200" == connection.recv(1 << 16)[:12]
+    assert 0 == metric(sidecar, "fsm_http_requests_in_flight")
+
+
+# --- time ---
+
+LATE_HEADS = {
+    "silent": (b"", [], "headers"),
+    "half a head": (GET, [408], "headers"),
+    "half a line": (b"GET /v1/st", [408], "headers"),
+    "half a body": (SLOW_BODY, [408], "body"),
+    "half a chunk": (PUT + b"Transfer-Encoding: chunked\r\n\r\n10\r\n{", [408], "body"),
+    "half a body that nobody wants": (SLOW_BODY.replace(b"state", b"other"), [404], "body"),
+    "a body that waits to be invited": (PUT + b"Expect: 100-continue\r\nContent-Length: 16\r\n\r\n", [100, 408], "body"),
+}
+
+
+@pytest.mark.parametrize(("data", "statuses", "phase"), LATE_HEADS.values(), ids=LATE_HEADS)
+def test_who_is_late_is_not_waited_for(start, data, statuses, phase):
+    """408 and the end of the connection; who never said anything just sees its end. Counted by what was awaited."""
+    sidecar = start(api=api(header_timeout="200ms", request_timeout="200ms"))
+    answer = exchange(sidecar.api.address, data)
+
+    assert statuses == answer.statuses
+    assert (b'"type":"timeout"' in answer.raw) == (408 in statuses)
+    assert 1 == late(sidecar, phase) == sum(late(sidecar, each) for each in ("headers", "body", "write"))
+    assert "BOOTING" == sidecar.api.get("/v1/state").json["snapshot"]["state"]
+
+
+def test_a_trickle_does_not_extend_the_time(start):
+    """It is that of the whole head, and of the whole body."""
+    sidecar = start(api=api(header_timeout="500ms", request_timeout="1s"))
+    with connected(sidecar.api.address, timeout=0.05) as head, connected(sidecar.api.address, timeout=0.05) as body:
+        head.sendall(GET)
+        body.sendall(SLOW_BODY)
+
+        assert [b"HTTP/1.1 408"] * 2 == [trickled(head, b"X: y\r\n")[:12], trickled(body, b" ")[:12]]
+
+
+def trickled(connection, data):
+    """What comes back while this is sent again and again."""
+
+    def look():
+        try:
+            connection.sendall(data)
+            return connection.recv(1 << 16)
+        except TimeoutError:
+            return b""
+
+    return eventually(look)
+
+
+def test_a_connection_is_kept_for_a_while_between_requests(start):
+    """Then it is closed without a word: that is no timeout to be counted."""
+    sidecar = start(api=api(keep_alive="300ms"))
+    with connected(sidecar.api.address) as connection:
+        for _ in range(3):
+            connection.sendall(GET + b"\r\n")
+            assert b"HTTP/1.1 200" == connection.recv(1 << 16)[:12]
+
+        assert [] == said(connection).statuses
+    assert 0 == sum(late(sidecar, phase) for phase in ("headers", "body", "write"))
+
+
+def test_a_second_request_has_its_own_time(start):
+    """It begins with its first byte."""
+    sidecar = start(api=api(header_timeout="300ms", keep_alive="1m"))
+    with connected(sidecar.api.address) as connection:
+        connection.sendall(GET + b"\r\n")
+        connection.recv(1 << 16)
+        connection.sendall(b"GET /v1/st")
+
+        assert [408] == said(connection).statuses
+
+
+# --- what it runs on ---
+
+
+def test_unready_before_the_file_descriptors_are_used_up(tmp_path):
+    """With few of them the cap on connections is lowered, and said so; at 90 % the sidecar is unready, and comes back."""
+    with running(written(tmp_path, webhooks={"max_in_flight": 1}, ops={"listen": "127.0.0.1:0", "connections": 4})) as sidecar:
+        assert 200 == sidecar.ops.get("/readyz").status
+        fds = len(os.listdir(f"/proc/{sidecar.pid}/fd"))
+        resource.prlimit(sidecar.pid, resource.RLIMIT_NOFILE, (fds + 20, fds + 20))
+        with many(sidecar.api.address, 18):
+            eventually(lambda: sidecar.ops.get("/readyz").status == 503)
+            failing = [check["name"] for check in sidecar.ops.get("/healthz").json["checks"] if not check["ok"]]
+
+            assert (["descriptors"], 200) == (failing, sidecar.ops.get("/livez").status)
+        eventually(lambda: sidecar.ops.get("/readyz").status == 200)
+
+
+def limited(number, hard=None):
+    return ["prlimit", f"--nofile={number}:{hard or number}"]
+
+
+def test_few_descriptors_mean_few_connections(tmp_path):
+    """So many that the rest of the sidecar still works; what is beyond is refused, not left hanging. It is said at start."""
+    config = written(tmp_path, ops={"listen": "127.0.0.1:0", "connections": 4}, webhooks={"max_in_flight": 4})
+    with running(config, before=limited(100)) as sidecar:
+        sidecar.wait_for("ready")
+        (warned,) = sidecar.events("few_descriptors")
+        with many(sidecar.api.address, 60) as held:
+            assert [503] == said(held[-1]).statuses
+            assert 200 == sidecar.ops.get("/livez").status
+
+        assert (28, 100) == (warned["connections"], warned["limit"])
+        assert 28 == metric(sidecar, 'fsm_http_connections_limit{listener="api"}')
+
+
+def test_the_soft_limit_of_descriptors_is_raised_where_it_may_be(tmp_path):
+    """Up to what the connections need, without a word."""
+    with running(written(tmp_path), before=limited(256, 4096)) as sidecar:
+        sidecar.wait_for("ready")
+
+        assert 1024 + 64 + 64 + 64 == resource.prlimit(sidecar.pid, resource.RLIMIT_NOFILE)[0]
+        assert [] == sidecar.events("few_descriptors")
+
+
+UNFIT = {"python -O": (["-O"], {}, "python -O"), "the parser in Python": ([], {"AIOHTTP_NO_EXTENSIONS": "1"}, "C extension")}
+
+
+@pytest.mark.parametrize(("options", "env", "said"), UNFIT.values(), ids=UNFIT)
+def test_an_unfit_interpreter_is_refused(tmp_path, options, env, said):
+    """Exit 64, and a sentence that says why."""
+    command = [sys.executable, *options, "-m", "sidecar", "run", "--config", str(written(tmp_path))]
+    ended = subprocess.run(command, env=os.environ | env, capture_output=True, text=True, timeout=20, check=False)
+
+    assert (64, True, 1) == (ended.returncode, said in ended.stderr, len(ended.stderr.splitlines()))
