@@ -72,6 +72,8 @@ class Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._server.forget(self)
         self._wire = None
+        for message, _ in self._messages:
+            _let_go(getattr(message, "exc", None))
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -154,6 +156,7 @@ class Connection(web.RequestHandler):
         """The answer to what is no HTTP: without a byte of it. Everything else is a fault of ours."""
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun already")
+        _let_go(exc)
         if isinstance(exc, HttpProcessingError):
             self._server.tell_malformed(type(exc).__name__, self.peer)
             response = problem(400, "malformed", "The request cannot be read", "this is not HTTP/1.1 as we take it")
@@ -165,6 +168,13 @@ class Connection(web.RequestHandler):
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
         """aiohttp's own lines quote the other side; what happened to a request is told and counted where it is answered."""
+
+
+def _let_go(complaint: BaseException | None) -> None:
+    """The parser's complaint and where it was raised hold each other, and all that had come: hundreds of KiB until the next
+    collection."""
+    if isinstance(complaint, HttpProcessingError):
+        complaint.__traceback__ = None
 
 
 def _bad_body() -> web.HTTPBadRequest:
