@@ -96,6 +96,32 @@ def process() -> list[object]:
             Query(sum_each(increase(m.WATCHERS_STALLED, over=INTERVAL)), f"stalled {WHO}"),
         ),
         graph(
+            "API connections",
+            "Open ones, beside the limit of each listener. At the limit of the API further ones are refused.",
+            "short",
+            Query(each(of(m.HTTP_CONNECTIONS), "listener"), f"{{{{listener}}}} {WHO}"),
+            Query(each(of(m.HTTP_CONNECTIONS_LIMIT), "listener"), f"limit {{{{listener}}}} {WHO}"),
+            dashed="^limit",
+        ),
+        graph(
+            "API requests at once",
+            "Those being answered, beside the limit. Bodies that still come and watchers are not among them.",
+            "short",
+            Query(each(of(m.HTTP_IN_FLIGHT)), f"in flight {WHO}"),
+            Query(each(of(m.HTTP_IN_FLIGHT_LIMIT)), f"limit {WHO}"),
+            dashed="^limit",
+        ),
+        graph(
+            "Clients turned away",
+            "Connections refused or closed for others, clients too late with a request or with reading an answer, and "
+            "requests that are no HTTP. Each is the fault of a client, or an attack.",
+            "short",
+            Query(sum_each(increase(m.HTTP_REFUSED, over=INTERVAL), "reason"), f"refused: {{{{reason}}}} {WHO}"),
+            Query(sum_each(increase(m.HTTP_TIMEOUTS, over=INTERVAL), "phase"), f"late: {{{{phase}}}} {WHO}"),
+            Query(sum_each(increase(m.HTTP_MALFORMED, over=INTERVAL)), f"malformed {WHO}"),
+            stacked=True,
+        ),
+        graph(
             "Making a scrape",
             "Time that the scrape before took to be made.",
             "s",
