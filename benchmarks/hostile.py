@@ -17,8 +17,8 @@ from benchmarks.wrk import BODY
 
 IDLE = 10_000
 LIMITS = {"connections": IDLE + 500, "header_timeout": "1m", "request_timeout": "1m", "keep_alive": "1m"}
-GET = b"GET /v1/state HTTP/1.1\r\nHost: a\r\n"
-PUT = b"PUT /v1/state HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+GET = b"GET /v1/state HTTP/1.1\r\nHost: localhost\r\n"
+PUT = b"PUT /v1/state HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
 def main() -> None:

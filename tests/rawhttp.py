@@ -6,8 +6,8 @@ import socket
 from typing import NamedTuple
 
 BODY = b'{"state":"IDLE"}'
-GET = b"GET /v1/machine HTTP/1.1\r\nHost: a\r\n"
-PUT = b"PUT /v1/state HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+GET = b"GET /v1/machine HTTP/1.1\r\nHost: localhost\r\n"
+PUT = b"PUT /v1/state HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 CHUNKED = PUT + b"Transfer-Encoding: chunked\r\n\r\n"
 SLOW_BODY = PUT + b"Content-Length: 16\r\n\r\n{"
 

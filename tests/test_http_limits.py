@@ -91,7 +91,7 @@ def test_requests_beyond_the_limit_are_refused_while_others_are_answered(start, 
     sidecar.api.put("/v1/subscribers/a", {"url": hook.url})
     hook.wait_for(1)
     with connected(sidecar.api.address) as pinging:
-        pinging.sendall(b"POST /v1/subscribers/a/ping HTTP/1.1\r\nHost: a\r\n\r\n")
+        pinging.sendall(b"POST /v1/subscribers/a/ping HTTP/1.1\r\nHost: localhost\r\n\r\n")
         eventually(lambda: metric(sidecar, "fsm_http_requests_in_flight") == 1)
         answer = sidecar.api.get("/v1/machine")
 

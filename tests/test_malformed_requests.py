@@ -58,20 +58,20 @@ MALFORMED = {
     "a folded header": GET + b"X: a\r\n " + CANARY + b"\r\n\r\n",
     "a space before the colon": GET + b"X : " + CANARY + b"\r\n\r\n",
     "NUL in a header": GET + b"X: " + CANARY + b"\0\r\n\r\n",
-    "NUL in the path": b"GET /v1/" + CANARY + b"\0 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "NUL in the path": b"GET /v1/" + CANARY + b"\0 HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "no Host": b"GET /v1/machine HTTP/1.1\r\nX: " + CANARY + b"\r\n\r\n",
     "two Hosts": GET + b"Host: " + CANARY + b"\r\n\r\n",
-    "a target that is no URL": b"GET http://[::1/" + CANARY + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a target that is no URL": b"GET http://[::1/" + CANARY + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "HTTP/1.2": GET.replace(b"1.1", b"1.2") + b"\r\n",
     "HTTP/3": GET.replace(b"1.1", b"3.0") + b"\r\n",
-    "an unknown method": b"CANARY /" + CANARY + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+    "an unknown method": b"CANARY /" + CANARY + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "a method in small letters": GET.replace(b"GET", b"get") + b"\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + CANARY * 20,
     "a header beyond 4 KiB": GET + b"X: " + b"a" * 4096 + CANARY + b"\r\n\r\n",
     "the name of a header beyond 4 KiB": GET + b"X" * 4096 + b": " + CANARY + b"\r\n\r\n",
     "a header without an end": GET + b"X: " + CANARY + b"a" * 500_000,
-    "a target beyond 4 KiB": b"GET /v1/machine?" + b"a" * 4096 + CANARY + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a target beyond 4 KiB": b"GET /v1/machine?" + b"a" * 4096 + CANARY + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "65 headers": GET + b"".join(b"X%d: y\r\n" % n for n in range(64)) + b"\r\n",
     "100000 headers": GET + b"".join(b"X%d: y\r\n" % n for n in range(100_000)),
 }
@@ -107,7 +107,7 @@ def test_a_body_that_goes_wrong_later_is_answered_at_once(sidecar):
     assert before == sidecar.api.get("/v1/state").body
 
 
-PIPELINE = b"".join(b"GET /v1/%s HTTP/1.1\r\nHost: a\r\n\r\n" % path for path in (b"state", b"x", b"machine")) * 50
+PIPELINE = b"".join(b"GET /v1/%s HTTP/1.1\r\nHost: localhost\r\n\r\n" % path for path in (b"state", b"x", b"machine")) * 50
 TAKEN = {
     "chunks": (chunks(WHOLE), [200]),
     "a long extension of a chunk": (chunks(WHOLE.replace(b"10\r\n", b"10;a=" + b"b" * 100_000 + b"\r\n")), [200]),
@@ -115,13 +115,13 @@ TAKEN = {
     "64 headers": (GET + b"".join(b"X%d: y\r\n" % n for n in range(63)) + b"\r\n", [200]),
     "an empty line before it": (b"\r\n" + GET + b"\r\n", [200]),
     "a body that nobody asked for": (GET + b"Content-Length: 16\r\n\r\n" + BODY, [200]),
-    "a whole URL": (b"GET http://elsewhere:99/v1/machine HTTP/1.1\r\nHost: a\r\n\r\n", [200]),
+    "a whole URL": (b"GET http://elsewhere:99/v1/machine HTTP/1.1\r\nHost: localhost\r\n\r\n", [200]),
     "an upgrade to WebSocket": (GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n" + GET + b"\r\n", [200, 200]),
     "an upgrade to HTTP/2": (GET + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n", [200]),
     "a write that would upgrade": (PUT + b"Connection: upgrade\r\nUpgrade: a\r\nContent-Length: 16\r\n\r\n" + BODY, [200]),
-    "CONNECT": (b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n" + GET + b"\r\n", [404, 200]),
-    "CONNECT to a path": (b"CONNECT /v1/state HTTP/1.1\r\nHost: a\r\n\r\n", [404]),
-    "OPTIONS of everything": (b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", [404]),
+    "CONNECT": (b"CONNECT a:80 HTTP/1.1\r\nHost: localhost\r\n\r\n" + GET + b"\r\n", [404, 200]),
+    "CONNECT to a path": (b"CONNECT /v1/state HTTP/1.1\r\nHost: localhost\r\n\r\n", [404]),
+    "OPTIONS of everything": (b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", [404]),
     "TRACE": (GET.replace(b"GET", b"TRACE") + b"\r\n", [405]),
     "an unknown expectation": (PUT + b"Expect: 200-ok\r\nContent-Length: 16\r\n\r\n", [417]),
     "a packed body": (PUT + b"Content-Encoding: gzip\r\nContent-Length: 16\r\n\r\n" + BODY, [415]),
@@ -141,7 +141,7 @@ def test_what_is_http_has_its_answers_in_order(sidecar, data, statuses):
 @pytest.mark.parametrize("path", ["/livez", "/metrics", "/nowhere"])
 def test_the_ops_listener_has_no_banner_and_the_same_answer(sidecar, path):
     """It is the one that the cluster sees."""
-    well = exchange(sidecar.ops.address, b"GET %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" % path.encode())
+    well = exchange(sidecar.ops.address, b"GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % path.encode())
     bad = exchange(sidecar.ops.address, b"GET / HTTP/1.1\r\nHost : " + CANARY + b"\r\n\r\n")
 
     assert [404 if path == "/nowhere" else 200, 400] == well.statuses + bad.statuses
