@@ -90,6 +90,7 @@ class Request(BareRequest):
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         """Called by aiohttp before the head of a response is sent; `Answer` looks at `crossing` itself."""
+        await super()._prepare_hook(response)
         response.headers.update(self.crossing)
 
     async def read(self) -> bytes:
