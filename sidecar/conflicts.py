@@ -25,6 +25,7 @@ class ConflictKind(StrEnum):
     STALE_VERSION = "stale_version"
     WRONG_EXPECTATION = "wrong_expectation"
     WRONG_EPOCH = "wrong_epoch"
+    FENCED = "fenced"
     ILLEGAL_TRANSITION = "illegal_transition"
     MASKED = "masked"
 
@@ -46,6 +47,7 @@ VERSION_CONFLICTS: dict[ConflictKind, tuple[Reason, ...]] = {
     ConflictKind.STALE_VERSION: (Reason.STALE, Reason.EQUAL),
     ConflictKind.WRONG_EXPECTATION: (Reason.STALE, Reason.AHEAD, Reason.EXISTS, Reason.MISSING, Reason.STATE),
     ConflictKind.WRONG_EPOCH: (Reason.EPOCH,),
+    ConflictKind.FENCED: (Reason.STALE, Reason.AHEAD, Reason.MISSING, Reason.EPOCH),
 }
 """The kinds that are version conflicts, and the reasons that each can have."""
 
@@ -147,7 +149,18 @@ class Conflict(msgspec.Struct, frozen=True):
             return f"version {self.attempted.version} got a new number, though {_describe(self.against)}"
         if self.kind is ConflictKind.ILLEGAL_TRANSITION:
             return f"{self.against.state} -> {self.attempted.state} is not a transition of the machine"
+        if self.kind is ConflictKind.FENCED:
+            return f"{FENCED[self.reason]}; {_describe(self.against)}"
         return f"expected {self.attempted.expected}, but {_describe(self.against)}"
+
+
+FENCED = {
+    Reason.STALE: "another writer has taken over since its Writer-Token was given out",
+    Reason.AHEAD: "its Writer-Token was never given out",
+    Reason.MISSING: "it has no Writer-Token, and only the holder of the newest one may write",
+    Reason.EPOCH: "its Writer-Token is of another journal, which is gone",
+}
+"""Why a write is fenced out."""
 
 
 def _describe(standing: Standing) -> str:

@@ -35,6 +35,23 @@ class StateExistsError(StateVersionError):
     """The write was to create the state, and there is one already."""
 
 
+class FencedError(StateStoreError):
+    """The write does not come from the writer of now. Stop writing, or ask for the lease. `holder`: who has it, if anybody."""
+
+    def __init__(self, cause: str, holder: msgspec.Struct | None, *, attempted: msgspec.Struct | None = None) -> None:
+        super().__init__(f"{cause}; ask for a token with POST /v1/writer, or leave writing to the holder")
+        self.holder = holder
+        self.attempted = attempted
+
+
+class WriterHeldError(StateStoreError):
+    """Another writer has the lease, and its time is not over. Wait, or take it over."""
+
+    def __init__(self, holder: msgspec.Struct) -> None:
+        super().__init__("another writer has the lease: wait until expires_at, or take it over with takeover: true")
+        self.holder = holder
+
+
 class IllegalTransitionError(StateStoreError):
     """The machine does not allow this transition from the current state."""
 

@@ -99,6 +99,7 @@ STATE_CODE = Family("fsm_state_code", "gauge", "Position of the current state in
 STATE_ENTERED = Family(
     "fsm_state_entered_timestamp_seconds", "gauge", "When the current state was entered; 0: none yet.", unit="seconds"
 )
+STATE_STALLED = Family("fsm_state_stalled", "gauge", "1 while the agent is in its state for longer than fsm.max_dwell allows.")
 FAULT_STATE = Family("fsm_fault_state", "gauge", "1 while the current state is one of fsm.fault_states.")
 TRANSITIONS = Family(
     "fsm_transitions_total",
@@ -114,6 +115,18 @@ LAST_UPDATE = Family(
 UPDATE_EXPECTED = Family(
     "fsm_update_expected", "gauge", "1 where health.update_expected says that silence of the agent is abnormal."
 )
+HEARTBEAT_EXPIRES = Family(
+    "fsm_heartbeat_expires_timestamp_seconds",
+    "gauge",
+    "When the agent's next heartbeat is due, or was; 0: it never sent one.",
+    unit="seconds",
+)
+LAST_WILLS = Family(
+    "fsm_last_wills_total",
+    "counter",
+    "Times that the agent was silent and had a last will, by what became of that.",
+    (Label("outcome", ("executed", "unneeded", "overtaken", "refused", "failed")),),
+)
 CREATED = Family("fsm_created_timestamp_seconds", "gauge", "When the store was created in this process.", unit="seconds")
 
 # --- writes, and who lost against whom ---
@@ -125,7 +138,7 @@ CONFLICTS = Family(
     "counter",
     "Writes rejected because another came first: what was compared (kind), how it differed (reason), and who lost (writer).",
     (
-        Label("kind", ("stale_version", "wrong_expectation", "wrong_epoch")),
+        Label("kind", ("stale_version", "wrong_expectation", "wrong_epoch", "fenced")),
         Label("reason", ("stale", "equal", "ahead", "exists", "missing", "state", "epoch")),
         Label("writer", source=_WRITER),
     ),
@@ -147,6 +160,12 @@ ILLEGAL = Family(
     "counter",
     "Transitions that the machine does not allow: refused, or with enforcement warn accepted.",
     (Label("outcome", ("refused", "accepted")),),
+)
+WRITER_TOKEN = Family(
+    "fsm_writer_token",
+    "gauge",
+    "Number of the newest writer token; 0: none was given out. It grows by one with each new writer.",
+    debug=True,
 )
 UNKNOWN_STATES = Family("fsm_unknown_states_total", "counter", "Writes refused for a state that is not configured.")
 WRITE_SECONDS = Family(
@@ -253,7 +272,7 @@ CHECK_OK = Family(
     "gauge",
     "1 while the check passes; level: what its failure is.",
     (
-        Label("check", ("version_conflicts", "initialised", "subscribers", "freshness")),
+        Label("check", ("version_conflicts", "initialised", "subscribers", "freshness", "heartbeat", "dwell")),
         Label("level", ("issue", "warning")),
     ),
 )

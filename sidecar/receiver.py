@@ -24,7 +24,7 @@ TOLERANCE_SECONDS = 300.0
 """A delivery's timestamp may be this far from this machine's clock: what is older is a replay."""
 
 _MAX_EPOCHS = 64
-_KINDS = ("fsm.state.changed", "fsm.state.batch", "fsm.ping")
+_KINDS = ("fsm.state.changed", "fsm.state.batch", "fsm.state.stalled", "fsm.ping")
 
 
 class VerificationError(Exception):
@@ -75,7 +75,7 @@ class Receiver:
         self._clock = clock
 
     def changes(self, headers: Mapping[str, str], body: bytes) -> Iterator[Change]:
-        """The changes in a delivery that are news, oldest first; none for a repetition, for an older one and for a ping.
+        """The changes in a delivery that are news, oldest first; none in a repetition, an older one, a stall and a ping.
 
         Verified before this returns: raises `VerificationError`. `position` moves on once the loop's body is through with
         a change, so what raises there comes again with the next attempt.
@@ -141,7 +141,7 @@ def _changes_in(body: bytes) -> list[dict[str, Any]]:
     try:
         event = json.loads(body)
         data = event["data"]
-        by_kind = {"fsm.state.changed": [data], "fsm.state.batch": data.get("changes"), "fsm.ping": []}
+        by_kind = {"fsm.state.changed": [data], "fsm.state.batch": data.get("changes"), "fsm.state.stalled": [], "fsm.ping": []}
         changes: list[dict[str, Any]] = by_kind[event["type"]]
         for change in changes:
             if not all(name in change for name in _FIELDS):

@@ -29,11 +29,15 @@ from sidecar.dispatch.connecting import client_sessions
 from sidecar.dispatch.dispatcher import Dispatcher
 from sidecar.dispatch.roster import Roster
 from sidecar.dispatch.target import Targets
+from sidecar.dwell import Dwell
 from sidecar.errors import ConfigError, InvalidSnapshotError, JournalDamagedError, StorageError
+from sidecar.fencing import Fence
+from sidecar.heartbeat import Heartbeat
 from sidecar.idempotency import Requests
 from sidecar.journal import Journal
 from sidecar.journal.memory import MemoryJournal
 from sidecar.journal.sqlite import SqliteJournal
+from sidecar.lifeline import watch_over
 from sidecar.listening import listen
 from sidecar.machine import Enforcement, Machine
 from sidecar.meters import BackupMetrics, DatabaseMetrics, DispatchMetrics, HttpMetrics, ListenerFamilies, StoreMetrics
@@ -173,6 +177,17 @@ class Service:
 
         watchers = wiring.watchers(config.watch, journal)
         await stack.enter_async_context(running(watchers.run(), name="watchers", crashed=self.crashed))
+        heartbeat = Heartbeat(
+            store,
+            wiring.will(config, store.machine),
+            terms=wiring.terms(config.heartbeat),
+            stopping=self.stop.asked.is_set,
+        )
+        await heartbeat.recover()
+        dwell = Dwell(store, wiring.dwells(config.fsm), dispatcher.tell, stopping=self.stop.asked.is_set)
+        store.more_checks = lambda: (heartbeat.check(), dwell.check())
+        lifeline = watch_over(heartbeat.look, dwell.look)
+        await stack.enter_async_context(running(lifeline, name="lifeline", crashed=self.crashed))
 
         backups = Backups(database, BackupMetrics(registry))
         tls = self._tls = Tls(files) if (files := config.api.tls.files) else None
@@ -183,6 +198,7 @@ class Service:
             dispatcher,
             backups,
             watchers,
+            heartbeat,
             http_metrics,
             access,
             wiring.browsers(config.api),
@@ -222,6 +238,8 @@ class Service:
             loop_lag=loop_lag,
             servers={"api": api_server, "ops": ops},
             in_flight=lambda: (api.in_flight.now, api.in_flight.limit),
+            heartbeat=heartbeat,
+            dwell=dwell,
         )
         await stack.enter_async_context(running(watch.run(), name="config watch", crashed=self.crashed))
         registry.register(collector)
@@ -314,7 +332,7 @@ class Service:
             self.crashed.set_exception(error)
 
     async def _open_store(self, journal: Journal, audience: Audience) -> AsyncStateStore:
-        fsm, idempotency = self._config.fsm, self._config.writes.idempotency
+        fsm, writes = self._config.fsm, self._config.writes
         machine = Machine.from_names(fsm.states, fsm.transitions, initial=fsm.initial, enforcement=Enforcement(fsm.enforcement))
         store = AsyncStateStore(
             queue_size=self._config.store.queue_size,
@@ -323,10 +341,11 @@ class Service:
             audience=audience,
             thresholds=wiring.thresholds(self._config.health),
             history_limit=fsm.history_limit,
-            max_queue=self._config.writes.max_queue,
-            requests=Requests(ttl_seconds=idempotency.ttl_seconds, limit=idempotency.max_keys),
+            max_queue=writes.max_queue,
+            requests=Requests(ttl_seconds=writes.idempotency.ttl_seconds, limit=writes.idempotency.max_keys),
             conflicts=Conflicts(self._config.metrics.writers, tell=self._conflict_log),
-            metrics=StoreMetrics(self._registry, timeout_seconds=float(self._config.writes.timeout_seconds)),
+            fence=Fence(journal, exclusive=writes.writers == "exclusive", terms=wiring.terms(writes.lease)),
+            metrics=StoreMetrics(self._registry, timeout_seconds=float(writes.timeout_seconds)),
         )
         try:
             await store.recover()

@@ -17,7 +17,7 @@ import msgspec
 
 from sidecar.audience import Audience
 from sidecar.checks import Check, RollingCount, Thresholds, check_all
-from sidecar.conflicts import NO_VERSION, Conflict, ConflictKind, Conflicts, Expectation, Reason
+from sidecar.conflicts import FENCED, NO_VERSION, VERSION_CONFLICTS, Conflict, ConflictKind, Conflicts, Expectation, Reason
 from sidecar.document import (
     SnapshotDocument,
     check_names,
@@ -28,6 +28,7 @@ from sidecar.document import (
     state_of,
 )
 from sidecar.errors import (
+    FencedError,
     IllegalTransitionError,
     InvalidSnapshotError,
     JournalDamagedError,
@@ -40,6 +41,7 @@ from sidecar.errors import (
     StorageSlowError,
     UnknownStateError,
 )
+from sidecar.fencing import Claim, Fence, Holder
 from sidecar.idempotency import DEFAULT_MAX_KEYS, DEFAULT_TTL_SECONDS, Requests
 from sidecar.journal import Entry, Journal, Request
 from sidecar.journal.memory import MemoryJournal
@@ -140,8 +142,8 @@ class AsyncStateStore:
     `machine` gives the states and the transitions allowed (default: the states of `FsmState`, every move). `audience` is
     the set of listeners when others share it, with its own limit. `history_limit` bounds the transitions that `transition`
     keeps in a snapshot. `max_queue` writes may wait for the disk. `requests` remembers those that may come twice. `conflicts`
-    remembers who lost against whom. With a journal that may hold a state already, await `recover` first; `initial_state` is for
-    a store in memory.
+    remembers who lost against whom. `fence` says who may write over HTTP. With a journal that may hold a state already, await
+    `recover` first; `initial_state` is for a store in memory.
     """
 
     def __init__(
@@ -158,11 +160,13 @@ class AsyncStateStore:
         max_queue: int = DEFAULT_MAX_QUEUE,
         requests: "Requests[_Pending] | None" = None,
         conflicts: Conflicts | None = None,
+        fence: Fence | None = None,
         metrics: StoreMetrics | None = None,
     ) -> None:
         self.journal = MemoryJournal() if journal is None else journal
         self.machine = Machine() if machine is None else machine
         self.conflicts = conflicts or Conflicts()
+        self.fence = fence or Fence(self.journal)
         self.transitions = dict.fromkeys(self.machine.moves(), 0)
         self.illegal_accepted = 0
         self.unknown_states = 0
@@ -180,6 +184,8 @@ class AsyncStateStore:
         self._forgotten = 0
         self.replays = 0
         self.overloads = 0
+        self.more_checks: Callable[[], Sequence[Check]] = tuple
+        """What others have to say about the store's health."""
         self._metrics = metrics or StoreMetrics()
         self._total_sets = 0
         self._total_gets = 0
@@ -271,36 +277,40 @@ class AsyncStateStore:
             moved = moved.add_transition(create_transition(current.state, to, reason), self.history_limit)
         return document_of(dataclasses.replace(moved, version=current.version + 1, source_module=source_module))
 
-    async def write(self, build: Build, *expected: Expectation, request: Request | None = None) -> Stored:
+    async def write(
+        self, build: Build, *expected: Expectation, request: Request | None = None, claim: Claim | None = None
+    ) -> Stored:
         """Write what `build` makes of the newest accepted state, if all is as expected.
 
-        Raises as `set`, and `OverloadedError`. A `request` that was made before gets its first answer, whatever is expected by
+        Raises as `set`, and `OverloadedError`. A `claim` that the fence does not let in raises `FencedError`; None is the
+        sidecar itself, and is let in. A `request` that was made before gets its first answer, whatever is expected by
         now; with another fingerprint it raises `KeyReusedError`.
         """
         if request:
             answer = await self._answer_of(request)
             if answer:
                 return answer
-        return await self._write(build, expected, request=request)
+        return await self._write(build, expected, request=request, claim=claim)
 
-    async def forecast(self, build: Build, *expected: Expectation) -> bytes:
+    async def forecast(self, build: Build, *expected: Expectation, claim: Claim | None = None) -> bytes:
         """The document that `write` would store now, as JSON: decided as a write is, and neither written nor counted.
 
         Raises as `write`, but for what the disk would say.
         """
         try:
             self._refuse_overload()
-            body = encode_document(self._decide(build(self._tail), expected))
+            body = encode_document(self._decide(build(self._tail), expected, claim))
         except _Lost as lost:
             await self._settled()
-            raise _rejection(lost, self._conflict(lost)) from None
+            raise _rejection(lost, self._conflict(lost), self.fence.holder) from None
         await self._settled()
         return body
 
     async def _settled(self) -> None:
-        """Wait for the tail: what is told of it must not be a state that a crash could take back."""
+        """Wait for the tail, and for its writer: what is told of them must not be what a crash could take back."""
         if self._in_flight:
             await self._in_flight[-1].wait()
+        await self.fence.settled()
 
     async def _answer_of(self, request: Request) -> Stored | None:
         """The first answer to a request that was made before; waits for one that is under way. It fails as that one does."""
@@ -325,10 +335,11 @@ class AsyncStateStore:
         expected: Sequence[Expectation],
         snapshot: FsmSnapshot | None = None,
         request: Request | None = None,
+        claim: Claim | None = None,
     ) -> Stored:
         started, revision = time.perf_counter(), None
         try:
-            waiter = self._accept(build, expected, snapshot, request)
+            waiter = self._accept(build, expected, snapshot, request, claim)
         except _Lost as lost:
             await self._settled()
             raise self._record(lost) from None
@@ -346,11 +357,16 @@ class AsyncStateStore:
             self._metrics.written(time.perf_counter() - started, revision)
 
     def _accept(
-        self, build: Build, expected: Sequence[Expectation], snapshot: FsmSnapshot | None, request: Request | None
+        self,
+        build: Build,
+        expected: Sequence[Expectation],
+        snapshot: FsmSnapshot | None,
+        request: Request | None,
+        claim: Claim | None,
     ) -> "asyncio.Future[Stored]":
         self._refuse_overload()
         proposed = build(self._tail)
-        document = self._decide(proposed, expected)
+        document = self._decide(proposed, expected, claim)
         body = encode_document(document)
         if self._tail and not self._allows(self._tail, document):  # or it had lost, if that were enforced
             self._tell_illegal(self._tail, document)
@@ -369,7 +385,7 @@ class AsyncStateStore:
         if self.waiting >= self.max_queue:
             raise OverloadedError(f"{self.max_queue} writes wait for the disk already; try again in a moment")
 
-    def _decide(self, document: SnapshotDocument, expected: Sequence[Expectation]) -> SnapshotDocument:
+    def _decide(self, document: SnapshotDocument, expected: Sequence[Expectation], claim: Claim | None) -> SnapshotDocument:
         """The document as it will be stored, or `_Lost`. Everything is compared with the tail, in this one step.
 
         It changes nothing: a forecast takes the same step.
@@ -378,6 +394,9 @@ class AsyncStateStore:
         current = tail.version if tail else NO_VERSION
         self.state_named(document.state)
         check_names(document, self.machine.states)
+        fenced = self.fence.broken_by(claim) if claim else None
+        if fenced:
+            raise _Lost(ConflictKind.FENCED, fenced, document, tail)
         for expectation in expected:
             broken = expectation.broken_by(self.journal.epoch, tail)
             if broken:
@@ -417,9 +436,9 @@ class AsyncStateStore:
         """Record the lost write, and give the error that tells its writer."""
         conflict = self._conflict(lost)
         self.conflicts.add(conflict)
-        if lost.expected is not None:
+        if lost.kind in VERSION_CONFLICTS:
             self._recent_conflicts.add()
-        return _rejection(lost, conflict)
+        return _rejection(lost, conflict, self.fence.holder)
 
     def _conflict(self, lost: _Lost) -> Conflict:
         return Conflict.now(lost.kind, lost.reason, lost.document, lost.expected, self._standing(lost.winner))
@@ -502,6 +521,7 @@ class AsyncStateStore:
         Raises `InvalidSnapshotError` for a state that is not in the machine, `JournalDamagedError` for what is no document.
         """
         journal = self.journal
+        await self.fence.recover()
         self.requests.restore(await journal.answered(self.requests.limit), time.time())
         if journal.head < journal.oldest:
             return
@@ -596,7 +616,7 @@ class AsyncStateStore:
 
     def checks(self) -> tuple[Check, ...]:
         """Whether the store is well, check by check."""
-        return check_all(
+        own = check_all(
             self._thresholds,
             sets=self._recent_sets.total(),
             conflicts=self._recent_conflicts.total(),
@@ -605,6 +625,7 @@ class AsyncStateStore:
             max_subscribers=self._audience.limit,
             seconds_since_update=time.time() - self._last_update_ts if self._last_update_ts else 0.0,
         )
+        return *own, *self.more_checks()
 
     async def health_check(self) -> dict[str, Any]:
         """`healthy`, the failing checks as `issues` and `warnings`, `metrics`, and a `timestamp` in seconds."""
@@ -662,9 +683,11 @@ def _read_back(entry: Entry) -> SnapshotDocument:
         raise JournalDamagedError(f"revision {entry.revision} of the journal is no state: {error}") from error
 
 
-def _rejection(lost: _Lost, conflict: Conflict) -> StateStoreError:
+def _rejection(lost: _Lost, conflict: Conflict, holder: Holder | None) -> StateStoreError:
     """The error that tells the writer of a lost write."""
     against = conflict.against
+    if lost.kind is ConflictKind.FENCED:
+        return FencedError(FENCED[lost.reason], holder, attempted=conflict.attempted)
     if lost.expected is None:
         return IllegalTransitionError(
             state=against.state or "", to=lost.document.state, allowed=lost.allowed, attempted=conflict.attempted

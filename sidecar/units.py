@@ -2,6 +2,7 @@
 
 import re
 from ipaddress import AddressValueError, IPv6Address
+from typing import NamedTuple
 
 import msgspec
 
@@ -97,3 +98,10 @@ def _is_ipv6(host: str) -> bool:
     except AddressValueError:
         return False
     return True
+
+
+class Terms(NamedTuple):
+    """For how long something is promised to a caller: unless it asks for another time, and at most. In seconds."""
+
+    ttl_seconds: float
+    max_ttl_seconds: float

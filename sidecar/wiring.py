@@ -13,17 +13,20 @@ from sidecar.api.peers import Gate, Peers
 from sidecar.api.request import About
 from sidecar.checks import Thresholds
 from sidecar.config import Config, Subscriber, Webhooks, load, read_secret, read_tokens
-from sidecar.config.sections import Api, Health, Retention, Watch
+from sidecar.config.sections import Api, Fsm, Health, Heartbeat, Lease, Retention, Watch
 from sidecar.configwatch import Loaded
 from sidecar.dispatch.delivery import Policy
 from sidecar.dispatch.subscriber import Settings
 from sidecar.dispatch.target import Targets
 from sidecar.errors import ConfigError
+from sidecar.heartbeat import Will
 from sidecar.journal import Journal
+from sidecar.machine import Machine
 from sidecar.ops.collector import Facts
 from sidecar.retention import Limits
 from sidecar.serving.descriptors import connections_within
 from sidecar.serving.server import Limits as ListenerLimits
+from sidecar.units import Terms
 from sidecar.watchers import Watchers
 
 OTHER_DESCRIPTORS = 64
@@ -126,6 +129,22 @@ def ops_limits(config: Config) -> ListenerLimits:
         write_seconds=config.api.limits.write_timeout_seconds,
         keep_alive_seconds=OPS_KEEP_ALIVE_SECONDS,
     )
+
+
+def terms(section: Lease | Heartbeat) -> Terms:
+    return Terms(float(section.ttl_seconds), float(section.max_ttl_seconds))
+
+
+def will(config: Config, machine: Machine) -> Will | None:
+    wanted = config.heartbeat.last_will
+    if wanted is None:
+        return None
+    unless = ("SHUTDOWN",) if wanted.unless is None else wanted.unless
+    return Will(machine.states[wanted.state], wanted.reason, frozenset(unless))
+
+
+def dwells(fsm: Fsm) -> dict[str, float]:
+    return {state: float(seconds) for state, seconds in (fsm.max_dwell or {}).items()}
 
 
 def limits(retention: Retention) -> Limits:

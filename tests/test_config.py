@@ -413,7 +413,7 @@ SUBSCRIBER = "subscribers:\n- {{id: a, url: http://h, {}}}"
         ("fsm: [1]", ":1: fsm: expected the keys name, states, initial, transitions, enforcement, history_limit,"),
         (
             "hello",
-            ":1: expected the keys fsm, store, writes, journal, api, ops, webhooks, subscribers, watch, health, metrics,",
+            ":1: expected the keys fsm, store, writes, heartbeat, journal, api, ops, webhooks, subscribers, watch, health,",
         ),
         ("\n- fsm", ":2: expected the keys fsm, store"),
         ("stroe: {}", ":1: stroe: unknown key; did you mean store?"),
@@ -503,6 +503,31 @@ def test_every_url_that_is_accepted_can_be_parsed_by_the_client(file, url):
         (
             "store: {max_subscribers: 1}\nsubscribers:\n- {id: a, url: http://h}\n- {id: b, url: http://h}",
             ":2: subscribers: 2 subscribers, and store.max_subscribers is 1; raise it, or remove some",
+        ),
+        (
+            "writes: {lease: {ttl: 2h}}",
+            ":1: writes.lease.ttl: expected at most writes.lease.max_ttl (1h), got 2h",
+        ),
+        (
+            "heartbeat: {max_ttl: 5s}",
+            ":1: heartbeat.ttl: expected at most heartbeat.max_ttl (5s), got 15s",
+        ),
+        ("heartbeat: {last_will: {}}", ":1: heartbeat.last_will.state: missing; write `state: …`"),
+        (
+            "heartbeat:\n  last_will:\n    state: EROR_STATE",
+            ':3: heartbeat.last_will.state: "EROR_STATE" is not one of fsm.states; did you mean ERROR_STATE?',
+        ),
+        (
+            "heartbeat: {last_will: {state: IDLE, unless: [SHUTDWN]}}",
+            ':1: heartbeat.last_will.unless[0]: "SHUTDWN" is not one of fsm.states; did you mean SHUTDOWN?',
+        ),
+        (
+            "fsm: {transitions: {IDLE: [ACTIVE]}}\nheartbeat: {last_will: {state: ERROR_STATE}}",
+            ':2: heartbeat.last_will.state: no state may go to "ERROR_STATE", so that it could never be executed',
+        ),
+        (
+            "fsm:\n  max_dwell:\n    BOOTNG: 60s",
+            ':3: fsm.max_dwell.BOOTNG: "BOOTNG" is not one of fsm.states; did you mean BOOTING?',
         ),
         (
             "webhooks:\n  timeout: 1s",

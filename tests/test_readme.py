@@ -95,7 +95,7 @@ def test_the_table_of_errors_is_that_of_the_api():
     answered = {(meaning.status, meaning.type) for meaning in problems.MEANINGS.values()}
     answered |= set(problems.HTTP_TYPES.items())
 
-    carried = {"scope", "state", "to", "allowed", "limit", "oldest", "expected", "current", "path", "rule"}
+    carried = {"scope", "state", "to", "allowed", "limit", "oldest", "expected", "current", "path", "rule", "holder"}
     assert answered == {(status, kind) for status, kind in table if kind not in carried}
 
 

@@ -1,10 +1,9 @@
 """What becomes visible, when and to whom: in-process readers, writes on their way to the disk, appends that fail."""
 
 import asyncio
-import time
-from collections import deque
 
 import pytest
+from held_journal import HeldJournal
 
 from sidecar import (
     AsyncStateStore,
@@ -17,7 +16,6 @@ from sidecar.audience import Audience
 from sidecar.conflicts import Expectation
 from sidecar.document import decode_document
 from sidecar.errors import StorageFullError
-from sidecar.journal import Entry, Journal
 
 
 def snap(version, state=FsmState.IDLE, **fields):
@@ -27,40 +25,6 @@ def snap(version, state=FsmState.IDLE, **fields):
 def drain(queue):
     """The versions that wait in the queue."""
     return [queue.get_nowait().version for _ in range(queue.qsize())]
-
-
-class HeldJournal(Journal):
-    """A journal whose appends are settled only when the test says so."""
-
-    def __init__(self):
-        super().__init__("held")
-        self.waiting = deque()
-        self.entries = []
-
-    def append(self, document, settled, request=None):
-        self.waiting.append((Entry(self.head + len(self.waiting) + 1, time.time(), document), settled))
-
-    def settle(self):
-        """Make the oldest append durable."""
-        entry, settled = self.waiting.popleft()
-        self.entries.append(entry)
-        settled(entry, None)
-        self._advance(entry.revision)
-
-    def fail(self, error):
-        """The oldest append fails, and all those behind it."""
-        failing, self.waiting = self.waiting, deque()
-        for entry, settled in failing:
-            settled(entry, error)
-
-    async def read(self, after, limit):
-        return self.entries[after : after + limit]
-
-    async def _not_asked(self, *_):
-        raise NotImplementedError
-
-    size = property(_not_asked)
-    weigh = compact = answered = answer = forget_answers = _not_asked
 
 
 @pytest.fixture

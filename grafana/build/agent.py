@@ -72,7 +72,8 @@ def _state() -> list[object]:
         timeline(
             "Health checks",
             "version_conflicts: share of conflicts above health.conflict_ratio within health.window. initialised: a state has "
-            "been written. subscribers: more than 80 % of the places taken. freshness: no write for health.stale_after.",
+            "been written. subscribers: more than 80 % of the places taken. freshness: no write for health.stale_after. "
+            "heartbeat: overdue. dwell: longer in a state than fsm.max_dwell.",
             Query(each(of(m.CHECK_OK), "check", "level"), f"{{{{check}}}} ({{{{level}}}}) {WHO}"),
             HEALTH,
         ),
@@ -123,12 +124,26 @@ def _transitions() -> list[object]:
             Query(sum_each(increase(m.ILLEGAL, over=INTERVAL), "outcome"), f"illegal transition {{{{outcome}}}} {WHO}"),
             Query(sum_each(increase(m.UNKNOWN_STATES, over=INTERVAL)), f"unknown state {WHO}"),
         ),
+        graph(
+            "Heartbeat overdue",
+            "Above zero: the agent has been silent for longer than it said. Nothing here: it never sent a heartbeat.",
+            "s",
+            Query(age(m.HEARTBEAT_EXPIRES), WHO),
+        ),
+        graph(
+            "Last wills",
+            "What became of the agent's last will when it was silent. executed: the sidecar put the agent into the state of "
+            "heartbeat.last_will; overtaken: another write came first; refused: the machine does not allow it from there.",
+            "short",
+            Query(sum_each(increase(m.LAST_WILLS, over=INTERVAL), "outcome"), f"{{{{outcome}}}} {WHO}"),
+        ),
         table_of(
             "The agent and its settings",
             "Who this is, what its configuration says, and whether the config file can still be loaded.",
             Column("", each(of(m.AGENT), "agent", "fsm")),
             Column("", each(of(m.BUILD), "version", "python")),
             Column("started", f"{each(of(m.CREATED))} * 1000", "dateTimeFromNow"),
+            Column("stalled", each(of(m.STATE_STALLED)), "bool_yes_no"),
             Column("updates expected", each(of(m.UPDATE_EXPECTED)), "bool_yes_no"),
             Column("config loaded", f"{each(of(m.CONFIG_LOADED))} * 1000", "dateTimeFromNow"),
             Column("file valid", each(of(m.CONFIG_VALID)), mappings=YES_NO),

@@ -75,7 +75,8 @@ def _schema(kind: Any) -> Schema:
 
 
 def _nullable(schema: Schema) -> Schema:
-    return schema | {"type": [schema["type"], "null"]}
+    kind = schema["type"]
+    return schema if isinstance(kind, list) else schema | {"type": [kind, "null"]}  # a section may always be null
 
 
 def _bounds(rule: Any, schema: Schema) -> Schema:

@@ -13,7 +13,8 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 
 from sidecar.access import Access
-from sidecar.api import journal, page, state, subscribers, watch
+from sidecar.api import heartbeat as heartbeats
+from sidecar.api import journal, page, state, subscribers, watch, writer
 from sidecar.api.browsers import Browsers, preflight
 from sidecar.api.problems import problem_of, problem_of_http
 from sidecar.api.request import About, InFlight, Parts, Request
@@ -21,12 +22,13 @@ from sidecar.api.routing import Table
 from sidecar.backup import Backups
 from sidecar.dispatch.dispatcher import Dispatcher
 from sidecar.errors import AccessError, DrainingError, StateStoreError
+from sidecar.heartbeat import Heartbeat
 from sidecar.meters import HttpMetrics
 from sidecar.serving.problem import problem
 from sidecar.store import AsyncStateStore
 from sidecar.watchers import Watchers
 
-_TABLE = Table(state.routes, subscribers.routes, journal.routes, watch.routes, page.routes)
+_TABLE = Table(state.routes, writer.routes, heartbeats.routes, subscribers.routes, journal.routes, watch.routes, page.routes)
 ROUTES = _TABLE.methods
 """Every template with each of its methods."""
 
@@ -133,6 +135,7 @@ def build_api(
     dispatcher: Dispatcher,
     backups: Backups,
     watchers: Watchers,
+    heartbeat: Heartbeat,
     metrics: HttpMetrics,
     access: Access,
     browsers: Browsers,
@@ -145,7 +148,7 @@ def build_api(
     require_precondition: bool,
 ) -> Api:
     """The API over these parts."""
-    parts = Parts(store, dispatcher, backups, watchers, about, require_precondition)
+    parts = Parts(store, dispatcher, backups, watchers, heartbeat, about, require_precondition)
     limits = {"max_body_bytes": max_body_bytes, "max_requests": max_requests}
     return Api(parts, metrics, access, browsers, draining=draining, stopping=stopping, **limits)
 

@@ -16,7 +16,7 @@ _CROSSING = {
     "Access-Control-Expose-Headers": "ETag, Location, Retry-After, Idempotency-Replayed, WWW-Authenticate",
     "Vary": "Origin",
 }
-_ALLOWED_HEADERS = "Authorization, Content-Type, If-Match, If-None-Match, Idempotency-Key, Last-Event-ID"
+_ALLOWED_HEADERS = "Authorization, Content-Type, If-Match, If-None-Match, Idempotency-Key, Writer-Token, Last-Event-ID"
 _REMEMBER_SECONDS = "600"
 
 

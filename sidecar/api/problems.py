@@ -26,6 +26,8 @@ MEANINGS: dict[type[Exception], Meaning] = {
     errors.UnknownSubscriberError: Meaning(404, "unknown-subscriber", "There is no such subscriber"),
     errors.NoJournalFileError: Meaning(404, "no-journal-file", "The journal is in memory"),
     errors.BackupRunningError: Meaning(409, "backup-running", "A backup is on its way already"),
+    errors.FencedError: Meaning(409, "fenced", "Another writer writes", ("holder",)),
+    errors.WriterHeldError: Meaning(409, "writer-held", "Another writer has the lease", ("holder",)),
     errors.IllegalTransitionError: Meaning(
         409, "illegal-transition", "The machine does not allow it", ("state", "to", "allowed")
     ),

@@ -12,6 +12,7 @@ from sidecar.api.answer import NO_HEADERS
 from sidecar.backup import Backups
 from sidecar.dispatch.dispatcher import Dispatcher
 from sidecar.errors import BusyError
+from sidecar.heartbeat import Heartbeat
 from sidecar.serving.request import Request as BareRequest
 from sidecar.store import AsyncStateStore
 from sidecar.watchers import Watchers
@@ -32,6 +33,7 @@ class Parts(NamedTuple):
     dispatcher: Dispatcher
     backups: Backups
     watchers: Watchers
+    heartbeat: Heartbeat
     about: About
     require_precondition: bool
 

@@ -15,10 +15,11 @@ from sidecar.conflicts import NO_VERSION, Expectation
 from sidecar.dispatch.acks import Acks
 from sidecar.document import SnapshotDocument, TransitionDocument, split_path
 from sidecar.errors import InvalidError, MalformedError, MediaTypeError
+from sidecar.fencing import Claim, Token
 from sidecar.frozen import MAX_DEPTH, depth_of
 from sidecar.journal import Request as Repeatable
 from sidecar.store import MAX_VERSION, Stored
-from sidecar.units import Seconds
+from sidecar.units import Seconds, Terms
 
 JSON = "application/json"
 
@@ -61,6 +62,20 @@ class Move(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: Text = ""
     source: str | None = msgspec.field(default=None, name="from")
     source_module: Name = "fsm_handler"
+
+
+class Heartbeat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /v1/heartbeat`."""
+
+    ttl: Any = None
+
+
+class Writer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /v1/writer`."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+    ttl: Any = None
+    takeover: bool = False
 
 
 class SubscriberWrite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -169,6 +184,7 @@ def _check_media_type(headers: Mapping[str, str], wanted: str) -> None:
 _Known = TypeVar("_Known", bound=str)
 _KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 _ETAG = re.compile(r'"([a-z0-9]{1,32})-(0|[1-9]\d{0,15})"')
+_TOKEN = re.compile(r"([a-z0-9]{1,32})-([1-9]\d{0,15})", re.ASCII)
 _ANY_ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"')
 
 
@@ -189,6 +205,17 @@ def preconditions(request: Request) -> list[Expectation]:
             raise MalformedError("a write takes If-None-Match only as *, to create the state")
         expected.append(Expectation(version=NO_VERSION))
     return expected
+
+
+def claim(request: Request) -> Claim:
+    """What `Writer-Token` says of the writer. Raises `MalformedError`."""
+    text = _single(request, "Writer-Token")
+    if text is None:
+        return Claim(None)
+    token = _TOKEN.fullmatch(text)
+    if not token:
+        raise MalformedError("Writer-Token takes a token as POST /v1/writer gives it, such as k3f9-7")
+    return Claim(Token(token[1], int(token[2])))
 
 
 async def repeatable(request: Request) -> Repeatable | None:
@@ -300,6 +327,11 @@ def duration(text: object, *, path: str, most: float) -> Seconds:
     if not 0 < seconds <= most:
         raise InvalidError(f"expected more than 0s, at most {most:g}s", path=path)
     return seconds
+
+
+def ttl(text: object, terms: Terms) -> float:
+    """The time to live that a body asks for, in seconds; None: the usual one. Raises `InvalidError`."""
+    return terms.ttl_seconds if text is None else float(duration(text, path="$.ttl", most=terms.max_ttl_seconds))
 
 
 _encode = msgspec.json.Encoder().encode

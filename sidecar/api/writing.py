@@ -26,6 +26,7 @@ class Write:
     def __init__(self, request: Request, *known: str) -> None:
         self.query = wire.Query(request, "dry_run", "wait_acks", "timeout", *known)
         self.expected = wire.preconditions(request)
+        self._claim = wire.claim(request)
         self._request = request
         self._dry = self.query.flag("dry_run")
         self._awaited = _awaited(self.query)
@@ -45,9 +46,9 @@ class Write:
                 "say what the write expects: If-Match with the ETag of GET /v1/state, If-None-Match: *, or enforce_version=true"
             )
         if self._dry:
-            document = msgspec.Raw(await store.forecast(build, *self.expected))
+            document = msgspec.Raw(await store.forecast(build, *self.expected, claim=self._claim))
             return wire.answer({"epoch": store.journal.epoch, "dry_run": True, "snapshot": document})
-        stored = await store.write(build, *self.expected, request=await wire.repeatable(request))
+        stored = await store.write(build, *self.expected, request=await wire.repeatable(request), claim=self._claim)
         acks = await self._acks(stored.entry, self._awaited) if self._awaited else None
         return wire.answer_state(store.journal.epoch, stored, status=201 if stored.entry.revision == 1 else 200, acks=acks)
 

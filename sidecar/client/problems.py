@@ -15,6 +15,7 @@ from sidecar.errors import (
     StateStoreError,
     StateVersionError,
 )
+from sidecar.fencing import Holder
 
 
 class UnavailableError(StateStoreError):
@@ -52,6 +53,7 @@ class Problem(msgspec.Struct, frozen=True):
     path: str = "$"
     rule: str = ""
     scope: str = ""
+    holder: Holder | None = None
 
 
 _KINDS = {meaning.type: (kind, meaning.carries) for kind, meaning in MEANINGS.items() if issubclass(kind, StateStoreError)}

@@ -71,7 +71,7 @@ def differences(one: Config, other: Config) -> tuple[str, ...]:
 
 def _differing(one: dict[str, Any], other: dict[str, Any], section: str = "") -> Iterator[str]:
     for key, value in one.items():
-        if isinstance(value, dict) and isinstance(other[key], dict) and key != "transitions":
+        if isinstance(value, dict) and isinstance(other[key], dict) and key not in ("transitions", "max_dwell"):
             yield from _differing(value, other[key], f"{section}{key}.")
         elif value != other[key]:
             yield f"{section}{key}"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from sidecar.config.problems import Problem, nearest, shown
 from sidecar.config.secretfile import read_secret, read_tokens
-from sidecar.config.sections import Api, Config, Fsm, Shutdown, Tls, Webhooks
+from sidecar.config.sections import Api, Config, Fsm, Heartbeat, Lease, Shutdown, Tls, Webhooks
 from sidecar.tls import context_of
 from sidecar.units import Seconds
 from sidecar.yamlfile import Path, dotted
@@ -21,6 +21,9 @@ def rules(config: Config) -> Iterator[Problem]:
     yield from _subscriber_rules(config)
     yield from _repeated(config.metrics.writers, lambda n: ("metrics", "writers", n))
     yield from _repeated([token.name for token in config.api.tokens], lambda n: (*_TOKENS, n, "name"))
+    yield from _ttl_rule(config.writes.lease, ("writes", "lease"))
+    yield from _ttl_rule(config.heartbeat, ("heartbeat",))
+    yield from _will_rules(config)
     yield from _webhook_rules(config.webhooks)
     yield from _lag_rules(config)
     yield from _retention_rules(config)
@@ -39,6 +42,9 @@ def _machine_rules(fsm: Fsm) -> Iterator[Problem]:
     for n, name in enumerate(fsm.fault_states or ()):
         if name not in fsm.states:
             yield Problem(("fsm", "fault_states", n), _unknown_state(name, fsm), (states,))
+    for name in fsm.max_dwell or {}:
+        if name not in fsm.states:
+            yield Problem(("fsm", "max_dwell", name), _unknown_state(name, fsm), (states,))
     for source, targets in (fsm.transitions or {}).items():
         here = ("fsm", "transitions", source)
         if source not in fsm.states:
@@ -70,6 +76,29 @@ def _subscriber_rules(config: Config) -> Iterator[Problem]:
         for m, state in enumerate(subscriber.states or ()):
             if state not in config.fsm.states:
                 yield Problem(("subscribers", n, "states", m), _unknown_state(state, config.fsm), (("fsm", "states"),))
+
+
+def _ttl_rule(terms: Lease | Heartbeat, path: Path) -> Iterator[Problem]:
+    if terms.ttl_seconds > terms.max_ttl_seconds:
+        text = f"expected at most {dotted(path)}.max_ttl ({terms.max_ttl_seconds}), got {terms.ttl_seconds}"
+        yield Problem((*path, "ttl"), text, ((*path, "max_ttl"),))
+
+
+def _will_rules(config: Config) -> Iterator[Problem]:
+    will, fsm = config.heartbeat.last_will, config.fsm
+    if will is None:
+        return
+    here = ("heartbeat", "last_will")
+    if will.state not in fsm.states:
+        yield Problem((*here, "state"), _unknown_state(will.state, fsm), (("fsm", "states"),))
+    elif fsm.transitions is not None and fsm.enforcement == "enforce":
+        sources = [source for source, targets in fsm.transitions.items() if will.state in targets and source != will.state]
+        if not set(sources) - set(will.unless or ()):
+            text = f"no state may go to {shown(will.state)}, so that it could never be executed: allow it in fsm.transitions"
+            yield Problem((*here, "state"), text, (("fsm", "transitions"),))
+    for n, name in enumerate(will.unless or ()):
+        if name not in fsm.states:
+            yield Problem((*here, "unless", n), _unknown_state(name, fsm), (("fsm", "states"),))
 
 
 def _webhook_rules(webhooks: Webhooks) -> Iterator[Problem]:

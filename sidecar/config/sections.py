@@ -113,7 +113,7 @@ Amount = Annotated[int, _between(0)]
 Count = Annotated[int, _between(1)]
 Duration = Annotated[Seconds, _between(_SHORTEST, _LONGEST)]
 Pause = Annotated[Seconds, _between(Seconds(0), _LONGEST)]
-Heartbeat = Annotated[Seconds, _between(Seconds(0.1), Seconds(3600))]
+Interval = Annotated[Seconds, _between(Seconds(0.1), Seconds(3600))]
 Timeout = Annotated[Seconds, _between(_SHORTEST, Seconds(30))]
 HeaderSize = Annotated[Bytes, _between(Bytes(1 << 10), Bytes(64 << 10))]
 BodySize = Annotated[Bytes, _between(Bytes(1 << 10), Bytes(16 << 20))]
@@ -122,6 +122,7 @@ Reserve = Annotated[Bytes, _between(Bytes(0))]
 State = Annotated[str, _state_name]
 Targets = Annotated[tuple[str, ...], _length(0, _MAX_STATES)]
 Transitions = Annotated[dict[str, Targets], _length(0, _MAX_STATES)]
+Dwells = Annotated[dict[str, Duration], _length(0, _MAX_STATES)]
 LabelValue = Annotated[str, _label_value]
 SubscriberId = Annotated[str, _subscriber_id]
 Networks = Annotated[tuple[Annotated[str, _network], ...], _length(0, 256)]
@@ -153,6 +154,7 @@ class Fsm(Struct, frozen=True, kw_only=True):
     transitions: Transitions | None = None
     enforcement: Literal["enforce", "warn", "off"] = "enforce"
     history_limit: Annotated[int, _between(0, 1000)] = 16
+    max_dwell: Dwells | None = None
     fault_states: Annotated[tuple[str, ...], _length(0, _MAX_STATES)] | None = None
 
 
@@ -170,6 +172,29 @@ class Idempotency(Struct, frozen=True, kw_only=True):
     max_keys: Annotated[int, _between(1, 1_000_000)] = 10_000
 
 
+class LastWill(Struct, frozen=True, kw_only=True):
+    """Where the sidecar puts an agent that has gone silent. `unless` null: SHUTDOWN, where it is one of the states."""
+
+    state: str
+    reason: LabelValue = "AGENT_LOST"
+    unless: Annotated[tuple[str, ...], _length(0, _MAX_STATES)] | None = None
+
+
+class Heartbeat(Struct, frozen=True, kw_only=True):
+    """How soon a heartbeat is expected after the one before: unless that says otherwise, and at most."""
+
+    ttl_seconds: Duration = msgspec.field(default=Seconds(15), name="ttl")
+    max_ttl_seconds: Duration = msgspec.field(default=Seconds(3600), name="max_ttl")
+    last_will: LastWill | None = None
+
+
+class Lease(Struct, frozen=True, kw_only=True):
+    """How long a writer has the lease without renewing it: unless it asks for another time, and at most."""
+
+    ttl_seconds: Duration = msgspec.field(default=Seconds(30), name="ttl")
+    max_ttl_seconds: Duration = msgspec.field(default=Seconds(3600), name="max_ttl")
+
+
 class Writes(Struct, frozen=True, kw_only=True):
     """What a write over HTTP must bring."""
 
@@ -178,6 +203,8 @@ class Writes(Struct, frozen=True, kw_only=True):
     max_queue: Count = 1024
     timeout_seconds: Duration = msgspec.field(default=Seconds(10), name="timeout")
     idempotency: Idempotency = Idempotency()
+    writers: Literal["any", "exclusive"] = "any"
+    lease: Lease = Lease()
 
 
 class Retention(Struct, frozen=True, kw_only=True):
@@ -319,7 +346,7 @@ class Watch(Struct, frozen=True, kw_only=True):
 
     max_watchers: Annotated[int, _between(1, 100_000)] = 1000
     max_lag: Amount = 256
-    heartbeat_seconds: Heartbeat = msgspec.field(default=Seconds(15), name="heartbeat")
+    heartbeat_seconds: Interval = msgspec.field(default=Seconds(15), name="heartbeat")
     stalled_seconds: Duration = msgspec.field(default=Seconds(30), name="stalled")
 
 
@@ -361,6 +388,7 @@ class Config(Struct, frozen=True, kw_only=True):
     fsm: Fsm = Fsm()
     store: Store = Store()
     writes: Writes = Writes()
+    heartbeat: Heartbeat = Heartbeat()
     journal: Journal = Journal()
     api: Api = Api()
     ops: Ops = Ops()

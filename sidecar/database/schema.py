@@ -57,7 +57,12 @@ def _prove(connection: sqlite3.Connection) -> None:
     chain.relink(connection, chain.START)
 
 
-MIGRATIONS: tuple[Step, ...] = (_create, _prove)
+def _note(connection: sqlite3.Connection) -> None:
+    """What has to be remembered beside the revisions. A copy does without: its epoch ends when it is put in place."""
+    connection.execute("CREATE TABLE notes (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT")
+
+
+MIGRATIONS: tuple[Step, ...] = (_create, _prove, _note)
 """Step n takes a file from schema n to n + 1, in one transaction. A released step never changes."""
 
 

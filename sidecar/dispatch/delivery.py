@@ -186,6 +186,11 @@ class Delivery:
         ping = message.ping(epoch=self._journal.epoch, subscriber_id=self.subscriber.id, now=time.time())
         return await self.send(ping, Lane.PING)
 
+    async def tell(self, stall: message.Stall) -> None:
+        """One attempt to say that the agent does not move on; what comes of it changes nothing."""
+        epoch, now = self._journal.epoch, time.time()
+        await self.send(message.stalled(stall, epoch=epoch, subscriber_id=self.subscriber.id, now=now), self._lane)
+
     async def send(self, body: message.Message, lane: Lane | None) -> Attempt:
         """One attempt, when there is a place."""
         result = await self._places.attempt(

@@ -5,13 +5,16 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import structlog
+
 from sidecar.audience import Audience
 from sidecar.dispatch.acks import Acks
 from sidecar.dispatch.connecting import Sessions
 from sidecar.dispatch.delivery import Delivery, Places, Policy
 from sidecar.dispatch.feed import selects, state_at
+from sidecar.dispatch.message import Stall
 from sidecar.dispatch.roster import Roster
-from sidecar.dispatch.subscriber import Settings, Start, Subscriber
+from sidecar.dispatch.subscriber import Settings, Start, Status, Subscriber
 from sidecar.dispatch.webhook import Attempt, Outcome
 from sidecar.document import state_of
 from sidecar.journal import Entry, Journal
@@ -21,6 +24,8 @@ from sidecar.tasks import first_of
 HOUSEKEEPING_SECONDS = 1.0
 """How often cursors are saved: after a crash, at most the deliveries of this time are repeated."""
 _DRAIN_LOOK_SECONDS = 0.02
+
+_log = structlog.get_logger("dispatch")
 
 
 class _Served(NamedTuple):
@@ -54,6 +59,7 @@ class Dispatcher:
         self._metrics = metrics
         self.places = Places(max_in_flight)
         self._served: dict[str, _Served] = {}
+        self._telling: set[asyncio.Task[None]] = set()
         self._group = asyncio.TaskGroup()
 
     async def run(self) -> None:
@@ -150,6 +156,18 @@ class Dispatcher:
         if result.outcome is Outcome.DELIVERED:
             delivery.poke()
         return result
+
+    def tell(self, stall: Stall) -> None:
+        """Tell the subscribers that are well and take this state, once. Not while another stall is being told still."""
+        if self._telling:
+            _log.warning("stall_not_told", state=stall.state, still_telling=len(self._telling))
+            return
+        for subscriber_id, (delivery, _) in self._served.items():
+            subscriber = delivery.subscriber
+            if subscriber.status is Status.ACTIVE and stall.state in (subscriber.settings.states or (stall.state,)):
+                task = self._group.create_task(delivery.tell(stall), name=f"stall to {subscriber_id}")
+                self._telling.add(task)
+                task.add_done_callback(self._telling.discard)
 
     async def drain(self, hurried: asyncio.Event, timeout_seconds: float) -> None:
         """Let the subscribers that are well get what is left. Ends when they have it, the time is over, or there is a hurry."""

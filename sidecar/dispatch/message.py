@@ -4,13 +4,16 @@ import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
+from typing import NamedTuple
 
 import msgspec
 
 from sidecar.journal import Entry
+from sidecar.units import Seconds
 
 CHANGED = "fsm.state.changed"
 BATCH = "fsm.state.batch"
+STALLED = "fsm.state.stalled"
 PING = "fsm.ping"
 
 
@@ -21,6 +24,23 @@ class Message(msgspec.Struct, frozen=True):
     type: str
     time: str
     body: bytes
+
+
+class Stall(NamedTuple):
+    """The agent is in a state for longer than that. `since`: seconds since the Unix epoch. `revision`: the newest one."""
+
+    revision: int
+    state: str
+    since: float
+    max_dwell_seconds: float
+
+
+class _Stalled(msgspec.Struct, frozen=True):
+    epoch: str
+    revision: int
+    state: str
+    since: float
+    max_dwell: str
 
 
 class _Changed(msgspec.Struct, frozen=True):
@@ -76,6 +96,12 @@ def _changed(entry: Entry, epoch: str, previous: int | None, skipped: int) -> _C
 def data(entry: Entry, *, epoch: str, previous: int | None, skipped: int) -> bytes:
     """What a message of one revision has in `data`."""
     return _encode(_changed(entry, epoch, previous, skipped))
+
+
+def stalled(stall: Stall, *, epoch: str, subscriber_id: str, now: float) -> Message:
+    """A message that the agent does not move on; the same id for the same stay, also after a restart."""
+    told = _Stalled(epoch, stall.revision, stall.state, stall.since, str(Seconds(stall.max_dwell_seconds)))
+    return _message(f"{epoch}_stalled-{stall.since * 1000:.0f}_{subscriber_id}", STALLED, now, _encode(told))
 
 
 def ping(*, epoch: str, subscriber_id: str, now: float) -> Message:

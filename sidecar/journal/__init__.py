@@ -44,6 +44,9 @@ class Answered(NamedTuple):
     answered_at: float
 
 
+Noted = Callable[[StorageError | None], None]
+"""Told once, on the event loop, what became of a note."""
+
 Settled = Callable[[Entry, StorageError | None], None]
 """Told once, on the event loop, what became of an append: None, durable; an error, not acknowledged."""
 
@@ -100,6 +103,17 @@ class Journal(ABC):
     @abstractmethod
     async def forget_answers(self, before: int) -> None:
         """Forget the answers before a revision."""
+
+    @abstractmethod
+    def note(self, name: str, value: bytes, noted: Noted) -> None:
+        """Keep a small value beside the revisions, in place of the one before.
+
+        It takes its turn among the appends: what was handed over before is durable before it is, or fails first.
+        """
+
+    @abstractmethod
+    async def noted(self, name: str) -> bytes | None:
+        """The value of a note; None: there is none."""
 
     async def beyond(self, revision: int) -> None:
         """Wait until the head is beyond `revision`."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from sidecar.epoch import new_epoch
 from sidecar.errors import CompactedError
-from sidecar.journal import Answered, Entry, Journal, Request, Settled, Weight
+from sidecar.journal import Answered, Entry, Journal, Noted, Request, Settled, Weight
 from sidecar.journal.recent import Recent
 
 
@@ -16,6 +16,7 @@ class MemoryJournal(Journal):
         super().__init__(new_epoch())
         self._kept = Recent(max_entries=max_revisions, max_bytes=max_bytes)
         self._answers: dict[int, tuple[Entry, Request]] = {}
+        self._notes: dict[str, bytes] = {}
 
     @property
     def size(self) -> int:
@@ -56,3 +57,10 @@ class MemoryJournal(Journal):
     async def forget_answers(self, before: int) -> None:
         for revision in [revision for revision in self._answers if revision < before]:
             del self._answers[revision]
+
+    def note(self, name: str, value: bytes, noted: Noted) -> None:
+        self._notes[name] = value
+        noted(None)
+
+    async def noted(self, name: str) -> bytes | None:
+        return self._notes.get(name)

@@ -8,7 +8,7 @@ from sidecar.database import Database, Statement
 from sidecar.database.chain import link
 from sidecar.database.mark import Mark
 from sidecar.errors import CompactedError, StorageError
-from sidecar.journal import Answered, Entry, Journal, Request, Settled, Weight
+from sidecar.journal import Answered, Entry, Journal, Noted, Request, Settled, Weight
 from sidecar.journal.recent import Recent
 
 _APPEND = "INSERT INTO journal (revision, appended_at, document, chain) VALUES (?, ?, ?, ?)"
@@ -19,6 +19,8 @@ _ANSWER_OF = """
     FROM answers LEFT JOIN journal USING (revision) WHERE revision = ?
 """
 _FORGET = "DELETE FROM answers WHERE revision < ?"
+_NOTE = "INSERT OR REPLACE INTO notes (name, value) VALUES (?, ?)"
+_NOTED = "SELECT value FROM notes WHERE name = ?"
 _PAGE_BYTES = 4 << 20
 _PAGE = f"""
     WITH page AS (
@@ -122,6 +124,13 @@ class SqliteJournal(Journal):
 
     async def forget_answers(self, before: int) -> None:
         await self._database.execute(_FORGET, (before,), frees=True)
+
+    def note(self, name: str, value: bytes, noted: Noted) -> None:
+        self._database.write(_NOTE, (name, value), noted)
+
+    async def noted(self, name: str) -> bytes | None:
+        rows = await self._database.read(_NOTED, (name,))
+        return bytes(rows[0][0]) if rows else None
 
 
 def _answer(entry: Entry, request: Request | None) -> tuple[Statement, ...]:

@@ -18,6 +18,8 @@ from sidecar.conflicts import Conflict, ConflictKind
 from sidecar.database import Database
 from sidecar.dispatch.dispatcher import Dispatcher
 from sidecar.dispatch.subscriber import Status
+from sidecar.dwell import Dwell
+from sidecar.heartbeat import Heartbeat
 from sidecar.ops.disk import Disk
 from sidecar.ops.looplag import LoopLag
 from sidecar.serving.server import Server
@@ -61,6 +63,8 @@ class StateCollector(Collector):
         loop_lag: LoopLag,
         servers: Mapping[str, Server],
         in_flight: Callable[[], tuple[int, int]],
+        heartbeat: Heartbeat,
+        dwell: Dwell,
     ) -> None:
         self._store = store
         self._dispatcher = dispatcher
@@ -72,6 +76,8 @@ class StateCollector(Collector):
         self._loop_lag = loop_lag
         self._servers = servers
         self._in_flight = in_flight
+        self._heartbeat = heartbeat
+        self._dwell = dwell
         self.disk = Disk(database) if database else None
 
     def collect(self) -> Iterator[Metric]:
@@ -109,11 +115,14 @@ class StateCollector(Collector):
         yield metrics.STATE.sample(((name,), name == state) for name in states)
         yield metrics.STATE_CODE.sample([((), states.index(state) if state is not None else -1)])
         yield metrics.STATE_ENTERED.sample([((), store.state_entered_ts)])
+        yield metrics.STATE_STALLED.sample([((), self._dwell.stalled)])
         yield metrics.FAULT_STATE.sample([((), state in self.facts.fault_states)])
         yield metrics.TRANSITIONS.sample(self._transitions(states).items())
         yield metrics.VERSION.sample([((), numbers["current_version"])])
         yield metrics.LAST_UPDATE.sample([((), numbers["last_update_ts"])])
         yield metrics.UPDATE_EXPECTED.sample([((), self.facts.update_expected)])
+        yield metrics.HEARTBEAT_EXPIRES.sample([((), self._heartbeat.expires_ts)])
+        yield metrics.LAST_WILLS.sample(((outcome,), count) for outcome, count in self._heartbeat.outcomes.items())
         yield metrics.CREATED.sample([((), numbers["creation_ts"])])
         yield metrics.SNAPSHOT_BYTES.sample([((), len(current.entry.document) if current else 0)])
 
@@ -138,6 +147,7 @@ class StateCollector(Collector):
         yield metrics.REPLAYS.sample([((), store.replays)])
         yield metrics.KEYS.sample([((), len(store.requests))])
         yield metrics.KEYS_FORGOTTEN.sample([((), store.requests.forgotten_early)])
+        yield metrics.WRITER_TOKEN.sample([((), store.fence.number)])
         yield metrics.UNKNOWN_STATES.sample([((), store.unknown_states)])
 
     def _conflicts(self) -> Iterator[Metric]:

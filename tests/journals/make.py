@@ -3,7 +3,8 @@
     git archive VERSION | tar -x -C OLD
     cd OLD && PYTHONPATH=.:tests python NEW/tests/journals/make.py NEW/tests/journals/schema-N.db
 
-schema-1.db was made so by e5764a6, the last commit before schema 2. A fixture never changes: it is what is out there.
+schema-1.db was made so by e5764a6, the last commit before schema 2; schema-2.db by 092087d, the last one before
+schema 3. A fixture never changes: it is what is out there.
 """
 
 import shutil

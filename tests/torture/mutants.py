@@ -43,7 +43,7 @@ def rejections_show_the_tail():
         try:
             return accept(self, *arguments)
         except _Lost as lost:
-            raise self._rejection(lost) from None
+            raise self._record(lost) from None
 
     replace(AsyncStateStore, "_accept", impatient)
 

@@ -1,0 +1,181 @@
+"""Who may write: one writer has the lease and its token, and a writer that was replaced cannot overwrite its successor.
+
+The token decides, by its number: only the newest one counts. Time only decides who may take the lease without being told to
+take it over; so a lease that has expired, or a clock that jumps, lets nobody in who was fenced out.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+
+from sidecar.conflicts import FENCED, Reason, tag
+from sidecar.errors import FencedError, JournalDamagedError, StorageError, WriterHeldError
+from sidecar.journal import Journal
+from sidecar.units import Terms
+
+TERMS = Terms(30.0, 3600.0)
+
+_NOTE = "writer"
+
+
+class Token(NamedTuple):
+    """What a writer shows. It is of one journal: tokens of a lost one are of another epoch."""
+
+    epoch: str
+    number: int
+
+    def __str__(self) -> str:
+        return tag(self.epoch, self.number)
+
+
+class Claim(NamedTuple):
+    """What a write says of its writer: its token, or None."""
+
+    token: Token | None
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """A lease as it was given out, and as the journal keeps it. `granted_at`: seconds since the Unix epoch."""
+
+    number: int
+    name: str
+    ttl_seconds: float
+    granted_at: float
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """Who has the lease, since when and until when (seconds since the Unix epoch). Once that is over, anybody may take it."""
+
+    name: str
+    granted_at: float
+    expires_at: float
+
+
+class _Lease:
+    __slots__ = ("expires_at", "grant")
+
+    def __init__(self, grant: Grant, expires_at: float) -> None:
+        self.grant = grant
+        self.expires_at = expires_at
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Grant).decode
+
+
+class Fence:
+    """The lease of one journal. `exclusive`: a write without a token is refused too. Await `recover` before it is asked.
+
+    A takeover fences at once: the journal keeps the grant behind all writes that were accepted before, so that none of them
+    is on its way any more when it is answered. `clock` is monotonic.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        exclusive: bool = False,
+        terms: Terms = TERMS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.exclusive = exclusive
+        self.terms = terms
+        self._journal = journal
+        self._clock = clock
+        self._newest: _Lease | None = None
+        self._durable: _Lease | None = None
+        self._settling: asyncio.Future[StorageError | None] | None = None
+
+    async def recover(self) -> None:
+        """Take up the newest grant. Its holder has its whole time again: nobody could renew it while nobody ran.
+
+        Raises `JournalDamagedError`.
+        """
+        note = await self._journal.noted(_NOTE)
+        if note is not None:
+            try:
+                grant = _decode(note)
+            except msgspec.DecodeError as error:
+                raise JournalDamagedError(f"what the journal notes of its writer cannot be read: {error}") from error
+            self._newest = self._durable = _Lease(grant, self._clock() + grant.ttl_seconds)
+
+    @property
+    def number(self) -> int:
+        """That of the newest durable token; 0: there is none."""
+        return self._durable.grant.number if self._durable else 0
+
+    @property
+    def holder(self) -> Holder | None:
+        """Who has the newest durable token."""
+        return self._told(self._durable) if self._durable else None
+
+    def broken_by(self, claim: Claim) -> Reason | None:
+        """Why a write with this claim may not be made, or None. Without awaiting: part of the decision."""
+        token, newest = claim.token, self._newest.grant.number if self._newest else 0
+        if token is None:
+            return Reason.MISSING if self.exclusive else None
+        if token.epoch != self._journal.epoch:
+            return Reason.EPOCH
+        if token.number == newest:
+            return None
+        return Reason.STALE if token.number < newest else Reason.AHEAD
+
+    async def grant(self, name: str, ttl_seconds: float, claim: Claim, *, takeover: bool = False) -> tuple[Token, Holder]:
+        """Give the lease to `name`: renewed, with the token it has, where it is the holder; otherwise with a new token.
+
+        Raises `FencedError` for a claim that is not the newest, `WriterHeldError` while another one holds it, unless that is to
+        be taken over, and a `StorageError` where the grant cannot be kept.
+        """
+        if claim.token is not None and (broken := self.broken_by(claim)):
+            raise await self.refusal(broken)
+        lease, now = self._newest, self._clock()
+        if lease and lease.grant.name == name:
+            lease.expires_at = now + ttl_seconds
+            await self.settled()
+        elif lease and now < lease.expires_at and not takeover:
+            await self.settled()
+            raise WriterHeldError(self._told(lease))
+        else:
+            number = lease.grant.number + 1 if lease else 1
+            lease = _Lease(Grant(number, name, ttl_seconds, time.time()), now + ttl_seconds)
+            await _outcome(self._keep(lease))
+        return Token(self._journal.epoch, lease.grant.number), self._told(lease)
+
+    async def settled(self) -> None:
+        """Wait until the newest grant is durable. Raises a `StorageError` when it cannot be."""
+        if self._settling:
+            await _outcome(self._settling)
+
+    async def refusal(self, reason: Reason) -> FencedError:
+        """The error for a claim that was broken so; it names no holder that a crash could take back."""
+        await self.settled()
+        return FencedError(FENCED[reason], self.holder)
+
+    def _keep(self, lease: _Lease) -> "asyncio.Future[StorageError | None]":
+        settling = self._settling = asyncio.get_running_loop().create_future()
+        self._newest = lease
+
+        def noted(error: StorageError | None) -> None:
+            if error:  # and all those behind it fail as well
+                self._newest = self._durable
+            else:
+                self._durable = lease
+            if self._settling is settling:
+                self._settling = None
+            settling.set_result(error)
+
+        self._journal.note(_NOTE, _encode(lease.grant), noted)
+        return settling
+
+    def _told(self, lease: _Lease) -> Holder:
+        expires_at = time.time() + lease.expires_at - self._clock()
+        return Holder(lease.grant.name, lease.grant.granted_at, round(expires_at, 3))
+
+
+async def _outcome(settling: "asyncio.Future[StorageError | None]") -> None:
+    error = await asyncio.shield(settling)
+    if error:
+        raise error
