@@ -94,7 +94,7 @@ def test_the_answer_does_not_tell_what_was_wrong(guarded):
         f"Bearer {good} {good}",
         f"Basic {good}",
         good,
-        f"Bearer {'x' * 5000}",
+        f"Bearer {'x' * 3000}",
         "Bearer ü\xff\x80",
         [f"Bearer {good}", f"Bearer {good}"],
     ]
