@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 import structlog
-from aiohttp import StreamReader, web
+from aiohttp import HttpVersion10, StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 
@@ -74,6 +74,8 @@ class Api:
         task: "asyncio.Task[None]",
     ) -> Request:
         """The request that a handler gets; called by the server."""
+        if message.chunked and message.version == HttpVersion10:  # RFC 9112, section 6.1: its end cannot be trusted
+            payload.set_exception(web.HTTPBadRequest(text="HTTP/1.0 has no chunks"))
         loop = asyncio.get_running_loop()
         request = Request(message, payload, protocol, writer, task, loop, client_max_size=self._max_body_bytes)
         request.parts = self._parts
@@ -85,7 +87,8 @@ class Api:
         started = time.perf_counter()
         route, handler = _TABLE.find(request)
         response: web.StreamResponse
-        self.in_flight.now += 1
+        in_flight = self.in_flight
+        in_flight.now += 1
         try:
             request.crossing = self._browsers.check(request.method, request.headers)
             if request.crossing and request.method == "OPTIONS":  # the page's question, which never has a token
@@ -94,7 +97,8 @@ class Api:
                 self._admit(request, route)
             if self._draining():
                 raise _drained()
-            self.in_flight.check()
+            if in_flight.now > in_flight.limit:
+                in_flight.refuse()
             response = await handler(request)
         except AccessError as error:
             self._metrics.refused(error.reason)
@@ -113,7 +117,7 @@ class Api:
             _log.exception("request_failed", route=route, method=request.method)
             response = problem(500, "internal", "A fault of the sidecar", "its log has the cause; please report it")
         finally:
-            self.in_flight.now -= 1
+            in_flight.now -= 1
         if self._stopping():
             response.force_close()
         seconds = time.perf_counter() - started - request.waited_seconds

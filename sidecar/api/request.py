@@ -3,7 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from aiohttp import web
 
@@ -45,10 +45,9 @@ class InFlight:
         self.limit = limit
         self.now = 0
 
-    def check(self) -> None:
-        """Raises `BusyError` when there are more than may be."""
-        if self.now > self.limit:
-            raise BusyError(f"{self.limit} requests are being answered already; try again in a moment")
+    def refuse(self) -> NoReturn:
+        """There are more than may be."""
+        raise BusyError(f"{self.limit} requests are being answered already; try again in a moment")
 
 
 class Request(BareRequest):
@@ -102,7 +101,8 @@ class Request(BareRequest):
                 await self._invite()
                 with self.waiting():
                     self._body = await super().read()
-                self.in_flight.check()
+                if self.in_flight.now > self.in_flight.limit:
+                    self.in_flight.refuse()
             else:
                 self._body = self.content.read_nowait()
                 if len(self._body) > self.client_max_size:

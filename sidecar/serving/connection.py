@@ -1,17 +1,15 @@
 """One connection: what may be awaited of the other side, and for how long.
 
-aiohttp has no deadline for a head, a body, or a client that does not read its answer. A connection notes when its time is
-over, which costs next to nothing; `Server.sweep` looks at all of them a few times a second.
+aiohttp has no deadline for a head, a body, or a client that does not read its answer. `Server.sweep` looks at all connections
+a few times a second, at what aiohttp knows of each: a request pays nothing for it.
 """
 
 import math
 from asyncio import BaseTransport, Transport
-from enum import IntEnum
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
-from aiohttp import EMPTY_PAYLOAD, HttpVersion10, StreamReader, web
-from aiohttp.http import RawRequestMessage
+from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from sidecar.serving.problem import last_words, problem
@@ -23,40 +21,31 @@ _log = structlog.get_logger("serving")
 
 _LATE = last_words(408, "timeout", "Request Timeout", "the head of the request was not complete in time")
 
-
-class Phase(IntEnum):
-    """Where a connection stands."""
-
-    SILENT = 0
-    """Nothing has come yet."""
-    IDLE = 1
-    """Answered; another request may come."""
-    HEAD = 2
-    """A request has begun."""
-    REQUEST = 3
-    """It is being answered; perhaps its body is still coming."""
-    ENDING = 4
-    """Answered for the last time; what still comes is read so that the answer arrives."""
+_received = web.RequestHandler.data_received
 
 
 class Connection(web.RequestHandler):
-    """What aiohttp does with a connection, within the limits of its server."""
+    """What aiohttp does with a connection, within the limits of its server.
 
-    __slots__ = ("_body", "_due", "_phase", "_server", "_wire", "_write_due", "peer")
+    aiohttp waits for a request while there is a `_waiter`; it has put whole heads, and the parser's complaints, into
+    `_messages`, counts them in `_request_count`, and has the request whose handler runs in `_current_request`.
+    """
+
+    __slots__ = ("_asked", "_begun_after", "_head_due", "_request_due", "_server", "_wire", "_write_due", "peer")
 
     def __init__(self, server: "Server", **options: Any) -> None:
         super().__init__(server, **options)
         self._server = server
-        self._phase = Phase.SILENT
-        self._body: StreamReader = EMPTY_PAYLOAD
         self._wire: Transport | None = None
-        self._due = self._write_due = math.inf
+        self._head_due = self._request_due = self._write_due = math.inf
+        self._begun_after = -1  # so many requests: then a head began that is not complete
+        self._asked: web.BaseRequest | None = None
         self.peer = ""
 
     @property
     def waits(self) -> bool:
         """Whether no request is being answered."""
-        return self._phase <= Phase.HEAD
+        return self._waiter is not None
 
     def connection_made(self, transport: BaseTransport) -> None:
         self._wire = wire = cast(Transport, transport)
@@ -66,46 +55,42 @@ class Connection(web.RequestHandler):
             wire.write(refusal)
             wire.close()
             return
+        self._head_due = self._server.clock() + self._server.limits.header_seconds
         super().connection_made(transport)
-        self._due = self._server.clock() + self._server.limits.header_seconds
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._server.forget(self)
-        self._wire = None
+        self._wire = self._asked = None
         for message, _ in self._messages:
             _let_go(getattr(message, "exc", None))
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._phase <= Phase.IDLE:
-            if self._phase is Phase.IDLE:
-                self._due = self._server.clock() + self._server.limits.header_seconds
-            self._phase = Phase.HEAD
-        super().data_received(data)
-        if self._phase is Phase.REQUEST and self._messages and not self._body.is_eof():
-            # behind a body that has not ended nothing can come but the parser's complaint about it
-            self._server.tell_malformed("TransferEncodingError", self.peer)
-            self._body.set_exception(_bad_body())
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            self._receive_behind(data)
+            return
+        _received(self, data)
+        if not self._messages:
+            self._head_begins()
 
-    def begin(self, message: RawRequestMessage, body: StreamReader) -> None:
-        """A head is complete. Its body may take its time, but not forever."""
-        self._phase = Phase.REQUEST
-        self._body = body
-        if message.chunked and message.version == HttpVersion10:  # RFC 9112, section 6.1: its end cannot be trusted
-            self._server.tell_malformed("TransferEncodingError", self.peer)
-            body.set_exception(_bad_body())
-        self._due = math.inf if body.is_eof() else self._server.clock() + self._server.limits.request_seconds
+    def _head_begins(self) -> None:
+        if self._begun_after != self._request_count:
+            self._begun_after = self._request_count
+            if self._request_count:  # the first head has its time from the start of the connection
+                self._head_due = self._server.clock() + self._server.limits.header_seconds
 
-    async def finish_response(
-        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
-        """Send what the handler answered; then the next request may come, if this one was read to its end."""
-        finished = await super().finish_response(request, resp, start_time)
-        if resp.keep_alive and request.content.is_eof():
-            self._phase, self._due = Phase.IDLE, math.inf  # aiohttp closes what stays idle
-        else:
-            self._phase, self._due = Phase.ENDING, self._server.clock() + self._server.limits.header_seconds
-        return finished
+    def _receive_behind(self, data: bytes) -> None:
+        """What comes while a request is being answered: more of its body, or what is behind it."""
+        request = self._current_request
+        body = None if request is None or request.content.is_eof() else request.content
+        _received(self, data)
+        if not self._messages:
+            if body is None:
+                self._head_begins()
+        elif body is not None and not body.is_eof():  # it has not ended: this is the parser's complaint about it
+            self._server.tell_malformed("TransferEncodingError", self.peer)
+            body.set_exception(web.HTTPBadRequest(text="the body does not come in chunks as HTTP/1.1 has them"))
 
     def pause_writing(self) -> None:
         """The client takes nothing, and what waits for it is as much as may wait."""
@@ -128,22 +113,30 @@ class Connection(web.RequestHandler):
             if self._write_due == math.inf:
                 self._write_due = now + self._server.limits.write_seconds
             return None
-        if now < self._due:
-            return None
-        self._due = math.inf
-        if self._phase is not Phase.REQUEST:
-            return self._end_late_head(wire)
-        if self._body.is_eof():
-            return None
-        self._body.set_exception(web.HTTPRequestTimeout())  # who reads it answers with that
-        return "body"
+        if self._waiter is not None:
+            return self._look_at_head(wire, now)
+        return self._look_at_body(now)
 
-    def _end_late_head(self, wire: Transport) -> str:
-        if self._phase is Phase.HEAD:
+    def _look_at_head(self, wire: Transport, now: float) -> str | None:
+        self._asked = None
+        begun = self._begun_after == self._request_count
+        if now < self._head_due or (self._request_count and not begun):  # aiohttp closes what stays idle
+            return None
+        if begun:
             wire.write(_LATE)
-        ending = self._phase is Phase.ENDING
         self.force_close()
-        return "body" if ending else "headers"
+        return "headers"
+
+    def _look_at_body(self, now: float) -> str | None:
+        request = self._current_request
+        if request is not self._asked:
+            self._asked = request
+            self._request_due = now + self._server.limits.request_seconds
+        elif request is not None and now >= self._request_due and not request.content.is_eof():
+            self._request_due = math.inf
+            request.content.set_exception(web.HTTPRequestTimeout())  # who reads it answers with that
+            return "body"
+        return None
 
     def make_room(self) -> None:
         """Close it now, for another one."""
@@ -175,10 +168,6 @@ def _let_go(complaint: BaseException | None) -> None:
     collection."""
     if isinstance(complaint, HttpProcessingError):
         complaint.__traceback__ = None
-
-
-def _bad_body() -> web.HTTPBadRequest:
-    return web.HTTPBadRequest(text="the body does not come in chunks as HTTP/1.1 has them")
 
 
 def _address(peername: Any) -> str:

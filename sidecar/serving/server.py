@@ -7,9 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import structlog
-from aiohttp import StreamReader, web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import RawRequestMessage
+from aiohttp import web
 
 from sidecar.logs import Summarised
 from sidecar.meters import ListenerMetrics
@@ -54,8 +52,7 @@ class Server(web.Server):
         make_request: Callable[..., Request] | None = None,
     ) -> None:
         """`make_request`: what the handler gets, where a plain one is not enough."""
-        super().__init__(handler, request_factory=self._request)
-        self._make = make_request or partial(Request, loop=self._loop)
+        super().__init__(handler, request_factory=make_request or partial(Request, loop=asyncio.get_running_loop()))
         self._metrics = metrics
         self._malformed = Summarised(_log.warning, per_second=1)
         self._open: dict[Connection, None] = {}  # in the order in which they came
@@ -75,6 +72,7 @@ class Server(web.Server):
             max_field_size=limits.header_bytes,
             max_headers=limits.headers,
             auto_decompress=False,
+            lingering_time=limits.header_seconds,
             access_log=None,
         )
 
@@ -130,15 +128,3 @@ class Server(web.Server):
             for connection in list(self._open):
                 if phase := connection.look(now):
                     self._metrics.late(phase)
-
-    def _request(
-        self,
-        message: RawRequestMessage,
-        payload: StreamReader,
-        protocol: web.RequestHandler,
-        writer: AbstractStreamWriter,
-        task: "asyncio.Task[None]",
-    ) -> web.BaseRequest:
-        if isinstance(protocol, Connection):
-            protocol.begin(message, payload)
-        return self._make(message, payload, protocol, writer, task)
