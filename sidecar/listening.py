@@ -6,11 +6,11 @@ import os
 import socket
 import ssl
 import stat
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from aiohttp import web
 
@@ -32,19 +32,26 @@ async def listen(
     mode: int = 0o600,
     gate: Callable[[Serve], asyncio.Protocol] | None = None,
     tls: ssl.SSLContext | None = None,
+    handshake_seconds: float | None = None,
 ) -> Listen:
     """Serve until the stack unwinds. Returns where it listens; raises `ConfigError`.
 
-    `mode`: of a Unix socket. `gate`: makes what stands before each of its connections.
+    `mode`: of a Unix socket. `gate`: makes what stands before each of its connections. `handshake_seconds`: of TLS.
     """
     stack.push_async_callback(runner.cleanup)  # before the setup: a failed start unwinds too
     await runner.setup()
+    loop, serve = asyncio.get_running_loop(), cast(Serve, runner.server)
+    options: dict[str, Any] = {"backlog": _BACKLOG, "ssl": tls}
+    if tls:
+        options["ssl_handshake_timeout"] = handshake_seconds
     try:
         if at.socket_path:
-            site: web.BaseSite = _UnixSite(runner, _bound(at.socket_path, mode), gate, tls)
+            bound = _bound(at.socket_path, mode)
             stack.callback(Path(at.socket_path).unlink, missing_ok=True)
+            serve = partial(gate, serve) if gate else serve
+            site = _Site(runner, serve, partial(loop.create_unix_server, sock=bound, **options))
         else:
-            site = web.TCPSite(runner, at.host, at.port, ssl_context=tls, backlog=_BACKLOG)
+            site = _Site(runner, serve, partial(loop.create_server, host=at.host, port=at.port, **options))
         await site.start()
     except OSError as error:
         raise ConfigError([f"{name}.listen: cannot listen on {at}: {error.strerror or error}"]) from error
@@ -54,29 +61,22 @@ async def listen(
     return Listen(host=host, port=port)
 
 
-class _UnixSite(web.BaseSite):
-    """On a socket that is bound already. aiohttp's own removes a file that is in the way, also under somebody who listens."""
+class _Site(web.BaseSite):
+    """Opened as it is told. aiohttp's own for a Unix socket removes a file that is in the way, also under somebody who listens;
+    and the one for TCP lets a TLS handshake take a minute."""
 
-    def __init__(
-        self,
-        runner: web.BaseRunner,
-        bound: socket.socket,
-        gate: Callable[[Serve], asyncio.Protocol] | None,
-        tls: ssl.SSLContext | None,
-    ) -> None:
-        super().__init__(runner, ssl_context=tls)
-        serve = cast(Serve, runner.server)
-        self._bound = bound
-        self._serve: Serve = partial(gate, serve) if gate else serve
+    def __init__(self, runner: web.BaseRunner, serve: Serve, create: Callable[[Serve], Awaitable[asyncio.Server]]) -> None:
+        super().__init__(runner)
+        self._serve = serve
+        self._create = create
 
     @property
     def name(self) -> str:
-        return f"unix:{self._bound.getsockname()}"
+        return ""  # nobody asks
 
     async def start(self) -> None:
         await super().start()
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(self._serve, sock=self._bound, ssl=self._ssl_context, backlog=_BACKLOG)
+        self._server = await self._create(self._serve)
 
 
 def _bound(path: str, mode: int) -> socket.socket:

@@ -218,6 +218,7 @@ class Service:
             mode=int(config.api.socket.mode, 8),
             gate=wiring.gate(config.api, partial(http_metrics.refused, "peer")),
             tls=tls.outer if tls else None,
+            handshake_seconds=config.api.limits.header_timeout_seconds,
         )
         stack.callback(watchers.close)
         targets.own_ports.add(api_at.port)

@@ -11,7 +11,7 @@ import pytest
 import trustme
 from holders import bearer, entry
 from scraping import of
-from sidecar_process import BASE, Client, eventually, free_port, running, written
+from sidecar_process import BASE, PATIENCE_SECONDS, Client, eventually, free_port, running, written
 from test_configwatch import Running
 
 from sidecar import config
@@ -208,6 +208,14 @@ def test_the_api_speaks_tls_and_nothing_else(start, ours, theirs):
     assert [None, None] == [status(address, context)[0] for context in (theirs.context(), old)]
     with pytest.raises((OSError, http.client.HTTPException)):
         Client(address).get("/v1/state")
+
+
+def test_who_does_not_shake_hands_is_not_waited_for(start, ours):
+    """As for the head of a request: api.limits.header_timeout."""
+    section = tls(**ours.server())["api"] | {"limits": {"header_timeout": "300ms"}}
+    host, port = start(api=section).api.address.rsplit(":", 1)
+    with socket.create_connection((host, int(port)), PATIENCE_SECONDS) as silent:
+        assert b"" == silent.recv(1)
 
 
 def test_clients_show_a_certificate_of_the_ca(start, ours, theirs):
