@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test torture check lint format grafana chart chart-policies lock image image-test sbom clean
+.PHONY: demo test torture check lint format grafana chart openapi chart-policies lock image image-test sbom clean
 
 $(VENV)/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -39,6 +39,9 @@ grafana: $(VENV)/.ready       ## write dashboards, rules, their copies in the ch
 	$(BIN)/fsm-sidecar rules prometheus > grafana/prometheus/fsm-sidecar-rules.yaml
 	$(BIN)/fsm-sidecar rules grafana > grafana/alerting/fsm-sidecar-rules.yaml
 	$(BIN)/python -m helm.build
+
+openapi: $(VENV)/.ready       ## write docs/openapi.json anew
+	$(BIN)/fsm-sidecar openapi > docs/openapi.json
 
 chart: $(VENV)/.ready         ## write anew what of the Helm chart is made: its copies of rules and dashboards, the schema, the README's table
 	$(BIN)/python -m helm.build

@@ -105,6 +105,8 @@ def _parser() -> argparse.ArgumentParser:
     alerts_cli.add_rules_command(rules)
     selfcheck = commands.add_parser("selfcheck", help="check the contract of a running sidecar; its state stays as it was")
     selfcheck_cli.add_command(selfcheck)
+    description = commands.add_parser("openapi", help="print the description of the API in OpenAPI 3.1")
+    description.set_defaults(command=_openapi)
     client.add_commands(commands, parser)
     return parser
 
@@ -136,3 +138,12 @@ def _check_config(options: argparse.Namespace) -> None:
     settings = config.load(options.config)
     Targets.of(settings)
     print(config.effective(settings), end="")
+
+
+def _openapi(options: argparse.Namespace) -> None:
+    import msgspec
+
+    from sidecar.api.app import DEFINITIONS
+    from sidecar.api.openapi import openapi
+
+    print(msgspec.json.format(msgspec.json.encode(openapi(DEFINITIONS))).decode())

@@ -20,6 +20,7 @@ import threading
 import time
 from typing import NamedTuple
 
+import described
 import structlog
 import uvloop
 from receiver import Receiver
@@ -134,6 +135,15 @@ class Client:
         return answer
 
 
+class Api(Client):
+    """Asks the API, and holds each answer against the API's description."""
+
+    def exchange(self, method, path, content, headers):
+        answer = super().exchange(method, path, content, headers)
+        described.check(method, path, answer)
+        return answer
+
+
 class _UnixConnection(http.client.HTTPConnection):
     def connect(self):
         self.sock = socket.socket(socket.AF_UNIX)
@@ -192,7 +202,7 @@ def served(config_file):
         try:
             if not failures:
                 (ready,) = (line for line in log if line["event"] == "ready")
-                yield Sidecar(Client(ready["api"]), Client(ready["ops"]), log)
+                yield Sidecar(Api(ready["api"]), Client(ready["ops"]), log)
         finally:
             for stop in stops:
                 with contextlib.suppress(RuntimeError):  # it has crashed, and its loop is gone
@@ -254,7 +264,7 @@ class Process:
         assert len(self.events(event)) >= count, f"no {event} in: {self.stderr}"
         return self.events(event)
 
-    api = property(lambda self: Client(self.wait_for("ready")[0]["api"]))
+    api = property(lambda self: Api(self.wait_for("ready")[0]["api"]))
     ops = property(lambda self: Client(self.wait_for("ready")[0]["ops"]))
 
     def send(self, number):

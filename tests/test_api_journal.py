@@ -101,7 +101,7 @@ def test_there_is_one_at_a_time_and_a_cut_one_leaves_nothing(tmp_path):
         large(sidecar, 60)
         host, _, port = sidecar.api.address.partition(":")
         with contextlib.closing(socket.create_connection((host, int(port)))) as reader:
-            reader.sendall(b"GET /v1/journal/backup HTTP/1.1\r\nHost: x\r\n\r\n")
+            reader.sendall(b"GET /v1/journal/backup HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert reader.recv(12) == b"HTTP/1.1 200"
 
             problem_of(sidecar.api.get("/v1/journal/backup"), 409, "backup-running")

@@ -45,6 +45,11 @@ def test_the_answer_comes_with_the_next_revision(sidecar, meanwhile):
     waiting(sidecar, 0)
 
 
+def test_a_header_that_cannot_be_read_is_refused_where_it_does_not_count(sidecar):
+    """A wrong `If-None-Match` is a mistake of the caller, also beside `after`."""
+    problem_of(sidecar.api.get("/v1/state?after=0", if_none_match="1"), 400, "malformed")
+
+
 @pytest.mark.parametrize("after", [0, 1, 2])
 def test_what_is_there_already_is_answered_at_once(sidecar, after):
     """The newest state, however many came after the one that is known."""

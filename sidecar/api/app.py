@@ -6,16 +6,19 @@ It stands on aiohttp's low-level server (https://docs.aiohttp.org/en/stable/web_
 import asyncio
 import time
 from collections.abc import Callable
+from functools import cache
 
+import msgspec
 import structlog
 from aiohttp import HttpVersion10, StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 
 from sidecar.access import Access
+from sidecar.api import description, journal, page, state, subscribers, watch, writer
 from sidecar.api import heartbeat as heartbeats
-from sidecar.api import journal, page, state, subscribers, watch, writer
 from sidecar.api.browsers import Browsers, preflight
+from sidecar.api.openapi import openapi
 from sidecar.api.problems import problem_of, problem_of_http
 from sidecar.api.request import About, InFlight, Parts, Request
 from sidecar.api.routing import Table
@@ -28,9 +31,20 @@ from sidecar.serving.problem import problem
 from sidecar.store import AsyncStateStore
 from sidecar.watchers import Watchers
 
-_TABLE = Table(state.routes, writer.routes, heartbeats.routes, subscribers.routes, journal.routes, watch.routes, page.routes)
+_TABLE = Table(
+    state.routes,
+    watch.routes,
+    writer.routes,
+    heartbeats.routes,
+    subscribers.routes,
+    journal.routes,
+    description.routes,
+    page.routes,
+)
 ROUTES = _TABLE.methods
 """Every template with each of its methods."""
+DEFINITIONS = _TABLE.definitions
+"""All of them, with what they say of themselves."""
 
 SCOPES = _TABLE.scopes
 """What each of them needs."""
@@ -152,7 +166,11 @@ def build_api(
     require_precondition: bool,
 ) -> Api:
     """The API over these parts."""
-    parts = Parts(store, dispatcher, backups, watchers, heartbeat, about, require_precondition)
+    states = list(store.machine.states.__members__)
+    description = cache(lambda guarded: msgspec.json.encode(openapi(DEFINITIONS, states, guarded=guarded)))
+    parts = Parts(
+        store, dispatcher, backups, watchers, heartbeat, about, lambda: description(access.guarded), require_precondition
+    )
     limits = {"max_body_bytes": max_body_bytes, "max_requests": max_requests}
     return Api(parts, metrics, access, browsers, draining=draining, stopping=stopping, **limits)
 

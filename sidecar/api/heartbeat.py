@@ -2,26 +2,32 @@
 
 from aiohttp import web
 
-from sidecar.api import wire
+from sidecar.api import conditions, documents, wire
+from sidecar.api.describing import Reply
 from sidecar.api.request import Request
 from sidecar.api.routing import Routes, Scope
 from sidecar.units import Seconds
 
 routes = Routes()
 
-_heartbeat = wire.Body(wire.Heartbeat)
+_heartbeat = wire.Body(wire.Heartbeat, optional=True)
 
 
-@routes.post("/v1/heartbeat", Scope.WRITE)
+@routes.post(
+    "/v1/heartbeat",
+    Scope.WRITE,
+    takes=(conditions.WRITER_TOKEN,),
+    body=_heartbeat,
+    answers={200: Reply("It is heard.", documents.Beat)},
+)
 async def post_heartbeat(request: Request) -> web.StreamResponse:
     """Expect the next one within `ttl`. A body is not needed. One with an old writer token is no sign of life of the writer."""
-    wire.Query(request)
     store, heartbeat = request.parts.store, request.parts.heartbeat
-    claim = wire.claim(request)
-    wish: wire.Heartbeat = await _heartbeat.read(request) if await request.read() else wire.Heartbeat()
+    claim = conditions.claim(request)
+    wish: wire.Heartbeat = await _heartbeat.read(request)
     ttl = wire.ttl(wish.ttl, heartbeat.terms)
     if fenced := store.fence.broken_by(claim):
         raise await store.fence.refusal(fenced)
     expires_at = heartbeat.beat(ttl)
     state = store.current.document.state if store.current else None
-    return wire.answer({"expires_at": expires_at, "ttl": str(Seconds(ttl)), "state": state})
+    return wire.answer(documents.Beat(expires_at, str(Seconds(ttl)), state))

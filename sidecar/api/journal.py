@@ -4,20 +4,26 @@ import asyncio
 
 from aiohttp import web
 
-from sidecar.api import wire
+from sidecar.api.describing import Reply
 from sidecar.api.request import Request
 from sidecar.api.routing import Routes, Scope
 from sidecar.backup import Made
+from sidecar.errors import BackupRunningError, NoJournalFileError, StorageFailedError, StorageFullError
 
 _CHUNK_BYTES = 256 << 10
 
 routes = Routes()
 
 
-@routes.get("/v1/journal/backup", Scope.ADMIN, head=False)
+@routes.get(
+    "/v1/journal/backup",
+    Scope.ADMIN,
+    head=False,
+    answers={200: Reply("An SQLite file.", others={"application/vnd.sqlite3": {"type": "string", "format": "binary"}})},
+    raises=(NoJournalFileError, BackupRunningError, StorageFailedError, StorageFullError),
+)
 async def get_backup(request: Request) -> web.StreamResponse:
     """The journal as one file, up to a revision that is at least the head of now."""
-    wire.Query(request)
     async with request.parts.backups.made() as made:
         response = web.StreamResponse(
             headers={

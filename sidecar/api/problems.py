@@ -36,7 +36,7 @@ MEANINGS: dict[type[Exception], Meaning] = {
     errors.CompactedError: Meaning(410, "compacted", "These revisions are no longer kept", ("oldest",)),
     errors.StateExistsError: Meaning(412, "already-exists", "There is a state already", ("expected", "current")),
     errors.StateVersionError: Meaning(412, "version-conflict", "Another write came first", ("expected", "current")),
-    errors.TooLargeError: Meaning(413, "too-large", "The state would become too large"),
+    errors.TooLargeError: Meaning(413, "too-large", "The body, or what it would make of the state, is too large"),
     errors.MediaTypeError: Meaning(415, "unsupported-media-type", "The body is not JSON as we take it"),
     errors.MisdirectedError: Meaning(421, "misdirected", "The API is not called by this name"),
     errors.InvalidError: Meaning(422, "invalid", "A value is not what is expected", ("path",)),

@@ -35,6 +35,7 @@ class Parts(NamedTuple):
     watchers: Watchers
     heartbeat: Heartbeat
     about: About
+    description: Callable[[], bytes]
     require_precondition: bool
 
 

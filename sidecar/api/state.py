@@ -5,14 +5,23 @@ import time
 import msgspec
 from aiohttp import web
 
-from sidecar.api import wire
+from sidecar.api import conditions, documents, wire
+from sidecar.api.describing import Reply
+from sidecar.api.parameters import Choice, Duration, Flag, Integer
 from sidecar.api.patching import MEDIA_TYPE, StatePatch, patched
 from sidecar.api.request import Request
 from sidecar.api.routing import Routes, Scope
-from sidecar.api.writing import Write
+from sidecar.api.writing import RAISES, WRITES, WRITTEN, Write
 from sidecar.conflicts import Expectation
 from sidecar.document import SnapshotDocument, TransitionDocument
-from sidecar.errors import InvalidError, MalformedError, NoStateError
+from sidecar.errors import (
+    CompactedError,
+    InvalidError,
+    MalformedError,
+    NoStateError,
+    StateVersionError,
+    TooManyWatchersError,
+)
 from sidecar.snapshot import new_uuid
 from sidecar.store import MAX_VERSION
 from sidecar.watchers import Kind
@@ -26,33 +35,66 @@ _state_write = wire.Body(wire.StateWrite)
 _state_patch = wire.Body(StatePatch, MEDIA_TYPE)
 _move = wire.Body(wire.Move)
 
+_enforce_version = Flag(
+    "enforce_version",
+    "The write counts only when the current version is older than that in the body.",
+    raises=(StateVersionError,),
+)
+_after = Integer(
+    "after",
+    "Revisions after this one; without it from the oldest that is kept.",
+    default=None,
+    least=0,
+    most=MAX_VERSION,
+    raises=(CompactedError,),
+)
+_wait = Duration(
+    "wait",
+    "Long poll: answered as soon as there is a revision after that of `after` or `If-None-Match`; after so long with 304.",
+    most=LONGEST_WAIT_SECONDS,
+    raises=(TooManyWatchersError,),
+)
+_limit = Integer("limit", "At most so many.", default=100, least=1, most=1000)
+_newest = Integer("newest", "The last so many, in place of `after` and `limit`.", default=None, least=1, most=1000)
+_format = Choice("format", "As JSON, or as a Mermaid diagram.", "json", "mermaid")
 
-@routes.get("/v1/state", Scope.READ)
+_STATE = Reply("The state.", documents.State, headers=(conditions.ETAG,))
+
+
+@routes.get(
+    "/v1/state",
+    Scope.READ,
+    takes=(conditions.AFTER, conditions.EPOCH, _wait, conditions.IF_NONE_MATCH),
+    answers={200: _STATE, 304: Reply("The caller has it.", headers=(conditions.ETAG,))},
+    raises=(NoStateError,),
+)
 async def get_state(request: Request) -> web.StreamResponse:
     """The current state, or 304 when the caller has it. With `wait`, that one only if nothing new comes for so long."""
-    query = wire.Query(request, "after", "epoch", "wait")
     store = request.parts.store
-    known = _known(request, query)
-    if wait := query.seconds("wait", most=LONGEST_WAIT_SECONDS):
+    wait, known = _wait.read(request), _known(request)
+    if wait:
         await _newer(request, known, wait)
     stored = store.read()
     if stored is None:
         raise NoStateError("no state has been written yet")
     if known is not None and stored.entry.revision <= known:
-        return web.Response(status=304, headers={"ETag": wire.etag(store.journal.epoch, stored.document.version)})
+        return web.Response(status=304, headers={"ETag": conditions.etag(store.journal.epoch, stored.document.version)})
     return wire.answer_state(store.journal.epoch, stored)
 
 
-def _known(request: Request, query: wire.Query) -> int | None:
+def _known(request: Request) -> int | None:
     """The revision that the caller has, by `after` or by its ETag; None: it has none of this journal."""
-    after, epoch = wire.after(query)
+    after, epoch = conditions.after(request)
     store = request.parts.store
+    current = store.current
+    matched = conditions.not_modified(
+        request, conditions.etag(store.journal.epoch, current.document.version) if current else ""
+    )
     if after is not None:
         return after if epoch in (None, store.journal.epoch) and after <= store.journal.head else None
-    current = store.current
-    if current and wire.not_modified(request, wire.etag(store.journal.epoch, current.document.version)):
+    if current and matched:
         return current.entry.revision
-    if query.text("wait") and "If-None-Match" not in request.headers:
+    if _wait.text(request) and "If-None-Match" not in request.headers:
         raise MalformedError("wait needs what you have: after=<revision>, or If-None-Match with its ETag")
     return None
 
@@ -66,11 +108,18 @@ async def _newer(request: Request, known: int | None, seconds: float) -> None:
             await watcher.wait(seconds)
 
 
-@routes.put("/v1/state", Scope.WRITE)
+@routes.put(
+    "/v1/state",
+    Scope.WRITE,
+    takes=(_enforce_version, *WRITES),
+    body=_state_write,
+    answers=WRITTEN,
+    raises=RAISES,
+)
 async def put_state(request: Request) -> web.StreamResponse:
     """Write the state: the body's snapshot replaces the current one."""
-    write = Write(request, "enforce_version")
-    enforce_version = write.query.flag("enforce_version")
+    write = Write(request)
+    enforce_version = _enforce_version.read(request)
     change: wire.StateWrite = await _state_write.read(request)
     if enforce_version:
         if change.version is None:
@@ -80,7 +129,7 @@ async def put_state(request: Request) -> web.StreamResponse:
     return await write.answer(lambda tail: _replacement(change, tail, history_limit))
 
 
-@routes.patch("/v1/state", Scope.WRITE)
+@routes.patch("/v1/state", Scope.WRITE, takes=WRITES, body=_state_patch, answers=WRITTEN, raises=(*RAISES, NoStateError))
 async def patch_state(request: Request) -> web.StreamResponse:
     """Change some of the state's data; the agent stays in its state. Patches of different members do not meet."""
     write = Write(request)
@@ -123,7 +172,7 @@ def _continued(tail: SnapshotDocument, change: wire.StateWrite, limit: int) -> t
     return (*tail.history, move)[-limit:] if limit else ()
 
 
-@routes.post("/v1/transitions", Scope.WRITE)
+@routes.post("/v1/transitions", Scope.WRITE, takes=WRITES, body=_move, answers=WRITTEN, raises=RAISES)
 async def post_transition(request: Request) -> web.StreamResponse:
     """Go to a state: the sidecar builds the next snapshot, and adds the transition to its history."""
     write = Write(request)
@@ -140,10 +189,9 @@ async def post_transition(request: Request) -> web.StreamResponse:
     return await write.answer(build)
 
 
-@routes.get("/v1/state/meta", Scope.READ)
+@routes.get("/v1/state/meta", Scope.READ, answers={200: Reply("The state and the store's numbers.", documents.StateMeta)})
 async def get_state_meta(request: Request) -> web.StreamResponse:
     """The current state, or null, and what the store knows about itself."""
-    wire.Query(request)
     store = request.parts.store
     _, meta = await store.get_with_meta()
     current = store.current
@@ -152,36 +200,36 @@ async def get_state_meta(request: Request) -> web.StreamResponse:
     return wire.answer({"epoch": store.journal.epoch, "revision": revision, "snapshot": document, "meta": meta})
 
 
-@routes.get("/v1/history", Scope.READ)
+@routes.get("/v1/history", Scope.READ, takes=(_after, _limit, _newest), answers={200: Reply("A page.", documents.History)})
 async def get_history(request: Request) -> web.StreamResponse:
     """Revisions after `after` (default: from the oldest kept), at most `limit`; or the last `newest` ones. Oldest first."""
-    query = wire.Query(request, "after", "limit", "newest")
     journal = request.parts.store.journal
-    if query.text("newest") is None:
-        after = query.integer("after", default=journal.oldest - 1, least=0, most=MAX_VERSION)
-        limit = query.integer("limit", default=100, least=1, most=1000)
-    elif query.text("after") is None and query.text("limit") is None:
-        limit = query.integer("newest", default=100, least=1, most=1000)
-        after = max(journal.head - limit, journal.oldest - 1)
-    else:
-        raise MalformedError("newest says all of it: leave after and limit out, or page on with them instead")
-    entries = await journal.read(after, limit)
+    after, limit, newest = _after.read(request), _limit.read(request), _newest.read(request)
+    if newest is not None:
+        if _after.text(request) or _limit.text(request):
+            raise MalformedError("newest says all of it: leave after and limit out, or page on with them instead")
+        after, limit = max(journal.head - newest, journal.oldest - 1), newest
+    entries = await journal.read(journal.oldest - 1 if after is None else after, limit)
     page = [msgspec.Raw(wire.state_document(journal.epoch, entry.revision, entry.document)) for entry in entries]
     return wire.answer({"epoch": journal.epoch, "oldest": journal.oldest, "head": journal.head, "entries": page})
 
 
-@routes.get("/v1/conflicts", Scope.READ)
+@routes.get("/v1/conflicts", Scope.READ, answers={200: Reply("The conflicts.", documents.ConflictList)})
 async def get_conflicts(request: Request) -> web.StreamResponse:
     """The last writes that lost or overwrote a state unseen, newest first: who tried what against whom, and when."""
-    wire.Query(request)
     conflicts = request.parts.store.conflicts
-    return wire.answer({"counts": conflicts.counts, "conflicts": conflicts.newest_first()})
+    return wire.answer(documents.ConflictList(conflicts.counts, tuple(conflicts.newest_first())))
 
 
-@routes.get("/v1/machine", Scope.READ)
+@routes.get(
+    "/v1/machine",
+    Scope.READ,
+    takes=(_format,),
+    answers={200: Reply("The machine.", documents.MachineView, others={"text/plain": {"type": "string"}})},
+)
 async def get_machine(request: Request) -> web.StreamResponse:
     """The states, the transitions allowed, and where the agent is. As JSON, or as a Mermaid diagram."""
-    as_mermaid = wire.Query(request, "format").choice("format", "json", "mermaid") == "mermaid"
+    as_mermaid = _format.read(request) == "mermaid"
     store, about = request.parts.store, request.parts.about
     machine, current = store.machine, store.current
     state = machine.states[current.document.state] if current else None
@@ -190,30 +238,29 @@ async def get_machine(request: Request) -> web.StreamResponse:
     transitions = None
     if machine.transitions is not None:
         transitions = {source.name: machine.allowed(source) for source in machine.states}
+    states = list(machine.states.__members__)
     return wire.answer(
-        {
-            "agent": about.agent,
-            "name": about.machine,
-            "states": list(machine.states.__members__),
-            "fault_states": [state for state in about.fault_states if state in machine.states.__members__],
-            "initial": machine.initial.name if machine.initial is not None else None,
-            "transitions": transitions,
-            "enforcement": machine.enforcement,
-            "current": state.name if state is not None else None,
-            "allowed": machine.allowed(state) if state is not None else list(machine.states.__members__),
-        }
+        documents.MachineView(
+            agent=about.agent,
+            name=about.machine,
+            states=states,
+            fault_states=[state for state in about.fault_states if state in states],
+            initial=machine.initial.name if machine.initial is not None else None,
+            transitions=transitions,
+            enforcement=machine.enforcement,
+            current=state.name if state is not None else None,
+            allowed=machine.allowed(state) if state is not None else states,
+        )
     )
 
 
-@routes.get("/v1/health", Scope.READ)
+@routes.get("/v1/health", Scope.READ, answers={200: Reply("The health, good or bad.", documents.HealthView)})
 async def get_health(request: Request) -> web.StreamResponse:
     """The store's health, as `health_check` tells it."""
-    wire.Query(request)
     return wire.answer(await request.parts.store.health_check())
 
 
-@routes.get("/v1/metrics.json", Scope.READ)
+@routes.get("/v1/metrics.json", Scope.READ, answers={200: Reply("The numbers.", documents.Numbers)})
 async def get_metrics(request: Request) -> web.StreamResponse:
     """The store's numbers, as `get_metrics` tells them."""
-    wire.Query(request)
     return wire.answer(await request.parts.store.get_metrics())

@@ -1,18 +1,28 @@
 """Registering, inspecting and removing webhook subscribers."""
 
 import secrets
-from typing import Any
 
-import msgspec
 from aiohttp import web
+from msgspec.structs import replace
 from yarl import URL
 
-from sidecar.api import wire
+from sidecar.api import documents, wire
+from sidecar.api.describing import AnswerHeader, Reply
+from sidecar.api.parameters import InPath, InQuery
 from sidecar.api.request import Request
 from sidecar.api.routing import Routes, Scope
 from sidecar.dispatch.secret import Secret
 from sidecar.dispatch.subscriber import Settings, Start, Status, Subscriber
-from sidecar.errors import CompactedError, InvalidError
+from sidecar.errors import (
+    CompactedError,
+    ConfiguredSubscriberError,
+    EndpointRefusedError,
+    InvalidError,
+    StorageFailedError,
+    StorageFullError,
+    SubscriberLimitError,
+    UnknownSubscriberError,
+)
 from sidecar.units import Seconds
 
 MAX_TIMEOUT_SECONDS = 30.0
@@ -22,34 +32,67 @@ routes = Routes()
 _subscriber_write = wire.Body(wire.SubscriberWrite)
 _new_subscriber = wire.Body(wire.NewSubscriber)
 
+_id = InPath(
+    "id",
+    "The subscriber's id.",
+    f"^{wire.ID}$",
+    expected="an id has 1 to 63 letters, digits, - and _, and begins with a letter or digit",
+)
+_from = InQuery(
+    "from",
+    "Where its deliveries begin: a revision, or `latest`. Without it they go on where they stood.",
+    {"type": "string", "pattern": "^(latest|[1-9][0-9]{0,15})$"},
+    raises=(CompactedError, InvalidError),
+)
+_LOCATION = AnswerHeader("Location", "The subscriber's path.", {"type": "string", "format": "uri-reference"})
+_ADDED = Reply("Served from now on.", documents.SubscriberView, headers=(_LOCATION,))
+_CHANGED = Reply("Changed, or as it was.", documents.SubscriberView, headers=(_LOCATION,))
+_REGISTERING = (
+    EndpointRefusedError,
+    SubscriberLimitError,
+    ConfiguredSubscriberError,
+    StorageFailedError,
+    StorageFullError,
+)
 
-@routes.put("/v1/subscribers/{id}", Scope.SUBSCRIBE)
+
+@routes.put(
+    "/v1/subscribers/{id}",
+    Scope.SUBSCRIBE,
+    takes=(_id, _from),
+    body=_subscriber_write,
+    answers={200: _CHANGED, 201: _ADDED},
+    raises=_REGISTERING,
+)
 async def put_subscriber(request: Request) -> web.StreamResponse:
     """Register, change or resume a subscriber. Idempotent."""
-    query = wire.Query(request, "from")
-    subscriber_id = _id(request)
-    return await _register(request, query, subscriber_id, await _subscriber_write.read(request))
+    subscriber_id = _id.read(request)
+    return await _register(request, subscriber_id, await _subscriber_write.read(request))
 
 
-@routes.post("/v1/subscribers", Scope.SUBSCRIBE)
+@routes.post(
+    "/v1/subscribers",
+    Scope.SUBSCRIBE,
+    takes=(_from,),
+    body=_new_subscriber,
+    answers={200: _CHANGED, 201: _ADDED},
+    raises=_REGISTERING,
+)
 async def post_subscriber(request: Request) -> web.StreamResponse:
     """As `PUT`, with the id in the body, or one made here."""
-    query = wire.Query(request, "from")
     change: wire.NewSubscriber = await _new_subscriber.read(request)
-    return await _register(request, query, change.id or f"sub-{secrets.token_hex(8)}", change)
+    return await _register(request, change.id or f"sub-{secrets.token_hex(8)}", change)
 
 
-async def _register(
-    request: Request, query: wire.Query, subscriber_id: str, change: wire.SubscriberWrite
-) -> web.StreamResponse:
+async def _register(request: Request, subscriber_id: str, change: wire.SubscriberWrite) -> web.StreamResponse:
     dispatcher = request.parts.dispatcher
     settings = _settings(request, change)
-    start = _start(request, query, settings)
+    start = _start(request, settings)
     secret_is_made = change.secret is None and not dispatcher.roster.has_secret(subscriber_id)
     subscriber, added = await dispatcher.register(subscriber_id, settings, start)
     view = _view(request, subscriber)
-    if secret_is_made:
-        view["secret"] = subscriber.settings.secret  # told once, to whoever registered first
+    if secret_is_made and subscriber.settings.secret:
+        view = replace(view, secret=subscriber.settings.secret)  # told once, to whoever registered first
     headers = {"Location": f"/v1/subscribers/{subscriber_id}"}
     return wire.answer(view, status=201 if added else 200, headers=headers)
 
@@ -70,9 +113,9 @@ def _settings(request: Request, change: wire.SubscriberWrite) -> Settings:
     return Settings(change.url, change.secret, timeout, change.max_lag, change.on, change.states, change.max_batch)
 
 
-def _start(request: Request, query: wire.Query, settings: Settings) -> Start | None:
+def _start(request: Request, settings: Settings) -> Start | None:
     """Where `?from=` asks to begin. Raises `CompactedError`, and `InvalidError` for what could not be delivered from there."""
-    text = query.text("from")
+    text = _from.text(request)
     if text in (None, "latest"):
         return Start(None) if text else None
     journal = request.parts.store.journal
@@ -90,76 +133,87 @@ def _start(request: Request, query: wire.Query, settings: Settings) -> Start | N
     return Start(revision)
 
 
-@routes.get("/v1/subscribers", Scope.READ)
+@routes.get("/v1/subscribers", Scope.READ, answers={200: Reply("Everybody.", documents.SubscriberList)})
 async def get_subscribers(request: Request) -> web.StreamResponse:
     """Everybody: also the evicted, as long as they are remembered."""
-    wire.Query(request)
     roster = request.parts.dispatcher.roster
-    return wire.answer({"subscribers": [_view(request, subscriber) for subscriber in roster]})
+    return wire.answer(documents.SubscriberList([_view(request, subscriber) for subscriber in roster]))
 
 
-@routes.get("/v1/subscribers/{id}", Scope.READ)
+@routes.get(
+    "/v1/subscribers/{id}",
+    Scope.READ,
+    takes=(_id,),
+    answers={200: Reply("The subscriber.", documents.SubscriberView)},
+    raises=(UnknownSubscriberError,),
+)
 async def get_subscriber(request: Request) -> web.StreamResponse:
     """One subscriber: its settings, its status, how far it got, and its last outcome."""
-    wire.Query(request)
-    return wire.answer(_view(request, request.parts.dispatcher.roster.get(_id(request))))
+    return wire.answer(_view(request, request.parts.dispatcher.roster.get(_id.read(request))))
 
 
-@routes.delete("/v1/subscribers/{id}", Scope.SUBSCRIBE)
+@routes.delete(
+    "/v1/subscribers/{id}",
+    Scope.SUBSCRIBE,
+    takes=(_id,),
+    answers={204: Reply("It is gone.")},
+    raises=(UnknownSubscriberError, ConfiguredSubscriberError, StorageFailedError, StorageFullError),
+)
 async def delete_subscriber(request: Request) -> web.StreamResponse:
     """Remove a subscriber, and forget how far it got."""
-    wire.Query(request)
-    await request.parts.dispatcher.remove(_id(request))
+    await request.parts.dispatcher.remove(_id.read(request))
     return web.Response(status=204)
 
 
-@routes.post("/v1/subscribers/{id}/ping", Scope.SUBSCRIBE)
+@routes.post(
+    "/v1/subscribers/{id}/ping",
+    Scope.SUBSCRIBE,
+    takes=(_id,),
+    answers={200: Reply("How it went, well or not.", documents.Ping)},
+    raises=(UnknownSubscriberError,),
+)
 async def ping_subscriber(request: Request) -> web.StreamResponse:
     """Send a message without a state, and answer how it went."""
-    wire.Query(request)
-    attempt = await request.parts.dispatcher.ping(_id(request))
-    return wire.answer({"outcome": attempt.outcome, "status": attempt.status, "seconds": attempt.seconds})
+    attempt = await request.parts.dispatcher.ping(_id.read(request))
+    return wire.answer(documents.Ping(attempt.outcome, attempt.status, attempt.seconds))
 
 
-@routes.post("/v1/subscribers/{id}/rotate", Scope.SUBSCRIBE)
+@routes.post(
+    "/v1/subscribers/{id}/rotate",
+    Scope.SUBSCRIBE,
+    takes=(_id,),
+    answers={200: Reply("The new secret.", documents.Rotation)},
+    raises=(UnknownSubscriberError, *_REGISTERING),
+)
 async def rotate_secret(request: Request) -> web.StreamResponse:
     """Make a new secret, told once; the old one signs beside it until `previous_valid_until`."""
-    wire.Query(request)
-    subscriber = await request.parts.dispatcher.roster.rotate(_id(request))
+    subscriber = await request.parts.dispatcher.roster.rotate(_id.read(request))
     until = subscriber.old_secrets[0].until if subscriber.old_secrets else None
-    return wire.answer({"id": subscriber.id, "secret": subscriber.settings.secret, "previous_valid_until": until})
+    secret = subscriber.settings.secret or ""  # it has one: this one
+    return wire.answer(documents.Rotation(subscriber.id, secret, until))
 
 
-def _id(request: Request) -> str:
-    try:
-        return msgspec.convert(request.placeholders["id"], wire.SubscriberId)
-    except msgspec.ValidationError:
-        raise InvalidError("an id has 1 to 63 letters, digits, - and _, and begins with a letter or digit", path="id") from None
-
-
-def _view(request: Request, subscriber: Subscriber) -> dict[str, Any]:
-    head = request.parts.store.journal.head
-    evicted, timeout = None, subscriber.settings.timeout_seconds
-    if subscriber.status is Status.EVICTED:
-        evicted = {"at": subscriber.evicted_at, "reason": subscriber.evicted_reason}
-    return {
-        "id": subscriber.id,
-        "url": _shown_url(request, subscriber.settings.url),
-        "timeout": None if timeout is None else str(Seconds(timeout)),
-        "max_lag": subscriber.settings.max_lag,
-        "on": subscriber.settings.on,
-        "states": subscriber.settings.states,
-        "max_batch": subscriber.settings.max_batch,
-        "source": "config" if subscriber.configured else "api",
-        "status": subscriber.status,
-        "cursor": subscriber.cursor,
-        "lag": subscriber.lag(head),
-        "failures": subscriber.failures,
-        "last_outcome": subscriber.last_outcome,
-        "last_http_status": subscriber.last_http_status,
-        "last_success_at": subscriber.last_success_at or None,
-        "evicted": evicted,
-    }
+def _view(request: Request, subscriber: Subscriber) -> documents.SubscriberView:
+    settings, timeout = subscriber.settings, subscriber.settings.timeout_seconds
+    evicted = subscriber.status is Status.EVICTED
+    return documents.SubscriberView(
+        id=subscriber.id,
+        url=_shown_url(request, settings.url),
+        timeout=None if timeout is None else str(Seconds(timeout)),
+        max_lag=settings.max_lag,
+        on=settings.on,
+        states=settings.states,
+        max_batch=settings.max_batch,
+        source="config" if subscriber.configured else "api",
+        status=subscriber.status,
+        cursor=subscriber.cursor,
+        lag=subscriber.lag(request.parts.store.journal.head),
+        failures=subscriber.failures,
+        last_outcome=subscriber.last_outcome,
+        last_http_status=subscriber.last_http_status,
+        last_success_at=subscriber.last_success_at or None,
+        evicted=documents.Eviction(subscriber.evicted_at, subscriber.evicted_reason) if evicted else None,
+    )
 
 
 def _shown_url(request: Request, url: str) -> str:

@@ -12,19 +12,21 @@ from functools import lru_cache
 import msgspec
 from aiohttp import web
 
-from sidecar.api import wire
+from sidecar.api import conditions
 from sidecar.api.answer import Stream
+from sidecar.api.describing import Reply
+from sidecar.api.parameters import Header
 from sidecar.api.request import Request
 from sidecar.api.routing import Routes, Scope
 from sidecar.dispatch import message
-from sidecar.errors import MalformedError
+from sidecar.errors import MalformedError, TooManyWatchersError
 from sidecar.journal import Entry, Journal
 from sidecar.store import MAX_VERSION
 from sidecar.watchers import Due, Gap, Kind, Watcher
 
 routes = Routes()
 
-_ID = re.compile(r"([a-z0-9]{1,32})-(0|[1-9]\d{0,15})")
+_ID = "([a-z0-9]{1,32})-(0|[1-9][0-9]{0,15})"
 _RETRY = b"retry: 1000\n\n"
 _HEARTBEAT = b": heartbeat\n\n"
 _END = b'event: end\ndata: {"reason":"draining"}\n\n'
@@ -35,7 +37,20 @@ _UNTAKEN_BYTES = 16 << 10
 _SOCKET_BYTES = 64 << 10
 
 
-@routes.get("/v1/watch", Scope.READ)
+_last_event_id = Header(
+    "Last-Event-ID",
+    "The id of the last event that you have: the stream goes on after it.",
+    {"type": "string", "pattern": f"^{_ID}$"},
+)
+
+
+@routes.get(
+    "/v1/watch",
+    Scope.READ,
+    takes=(conditions.AFTER, conditions.EPOCH, _last_event_id),
+    answers={200: Reply("A stream of server-sent events.", others={"text/event-stream": {"type": "string"}})},
+    raises=(TooManyWatchersError,),
+)
 async def get_watch(request: Request) -> web.StreamResponse:
     """The state now, and then each new one, until the caller goes; after `Last-Event-ID` or `after`, what it has missed."""
     watchers = request.parts.watchers
@@ -54,11 +69,10 @@ async def get_watch(request: Request) -> web.StreamResponse:
 
 def _position(request: Request, journal: Journal) -> tuple[int | None, Gap | None]:
     """Where the caller stands. A browser that reconnects sends `Last-Event-ID` with the query of its first request."""
-    query = wire.Query(request, "after", "epoch")
-    after, epoch = wire.after(query)
-    last = request.headers.getall("Last-Event-ID", ())
-    if last:
-        match = _ID.fullmatch(last[0]) if len(last) == 1 else None
+    after, epoch = conditions.after(request)
+    last = _last_event_id.read(request)
+    if last is not None:
+        match = re.fullmatch(_ID, last)
         if not match or int(match[2]) > MAX_VERSION:
             raise MalformedError("Last-Event-ID is the id of an event of this stream, such as k3f9-17")
         epoch, after = match[1], int(match[2])

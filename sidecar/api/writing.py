@@ -5,31 +5,73 @@ from typing import NamedTuple
 import msgspec
 from aiohttp import web
 
-from sidecar.api import wire
+from sidecar.api import conditions, documents, wire
+from sidecar.api.describing import Reply
+from sidecar.api.parameters import Duration, Flag, InQuery
 from sidecar.api.request import Request
 from sidecar.conflicts import Expectation
 from sidecar.dispatch.acks import Acks
-from sidecar.errors import MalformedError, PreconditionRequiredError
+from sidecar.errors import (
+    IllegalTransitionError,
+    MalformedError,
+    OverloadedError,
+    PreconditionRequiredError,
+    StorageFailedError,
+    StorageFullError,
+    StorageSlowError,
+)
 from sidecar.journal import Entry
 from sidecar.store import Build
 
 DEFAULT_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 2.0, 30.0
 """For acknowledgements."""
 
+_dry_run = Flag("dry_run", "Only tell what would be written. Without `wait_acks` and `Idempotency-Key`.")
+_wait_acks = InQuery(
+    "wait_acks",
+    "Answer when so many subscribers have acknowledged the revision, or `all` of them.",
+    {"type": "string", "pattern": "^(all|[1-9][0-9]{0,5})$"},
+)
+_timeout = Duration("timeout", "How long `wait_acks` waits at most: 2s unless given.", most=LONGEST_WAIT_SECONDS)
+
+WRITES = (_dry_run, _wait_acks, _timeout, *conditions.PRECONDITIONS, conditions.IDEMPOTENCY_KEY, conditions.WRITER_TOKEN)
+"""What every write takes."""
+
+RAISES = (
+    IllegalTransitionError,
+    PreconditionRequiredError,
+    OverloadedError,
+    StorageFailedError,
+    StorageSlowError,
+    StorageFullError,
+)
+"""What can go wrong with every write."""
+
+_FIRST = Reply(
+    "The state as it was stored, the journal's first.", documents.Written, headers=(conditions.ETAG, conditions.REPLAYED)
+)
+_NEXT = Reply(
+    "The state as it was stored; or, of a dry run, as it would be, without an ETag.",
+    documents.Written,
+    documents.DryRun,
+    headers=(conditions.ETAG._replace(required=False), conditions.REPLAYED),
+)
+WRITTEN = {200: _NEXT, 201: _FIRST}
+"""What a write is answered."""
+
 
 class Write:
     """One write as it is asked for. `expected`: what its headers expect; the handler adds what query and body do.
 
-    `known`: query parameters of the route's own. Raises `MalformedError`.
+    Raises `MalformedError`.
     """
 
-    def __init__(self, request: Request, *known: str) -> None:
-        self.query = wire.Query(request, "dry_run", "wait_acks", "timeout", *known)
-        self.expected = wire.preconditions(request)
-        self._claim = wire.claim(request)
+    def __init__(self, request: Request) -> None:
+        self.expected = conditions.preconditions(request)
+        self._claim = conditions.claim(request)
         self._request = request
-        self._dry = self.query.flag("dry_run")
-        self._awaited = _awaited(self.query)
+        self._dry = _dry_run.read(request)
+        self._awaited = _awaited(request)
         if self._dry and "Idempotency-Key" in request.headers:
             raise MalformedError("a dry run writes nothing that could come twice: send it without an Idempotency-Key")
         if self._dry and self._awaited:
@@ -48,7 +90,8 @@ class Write:
         if self._dry:
             document = msgspec.Raw(await store.forecast(build, *self.expected, claim=self._claim))
             return wire.answer({"epoch": store.journal.epoch, "dry_run": True, "snapshot": document})
-        stored = await store.write(build, *self.expected, request=await wire.repeatable(request), claim=self._claim)
+        repeatable = await conditions.repeatable(request)
+        stored = await store.write(build, *self.expected, request=repeatable, claim=self._claim)
         acks = await self._acks(stored.entry, self._awaited) if self._awaited else None
         return wire.answer_state(store.journal.epoch, stored, status=201 if stored.entry.revision == 1 else 200, acks=acks)
 
@@ -64,9 +107,9 @@ class Awaited(NamedTuple):
     timeout_seconds: float
 
 
-def _awaited(query: wire.Query) -> Awaited | None:
+def _awaited(request: Request) -> Awaited | None:
     """What `wait_acks` and `timeout` ask for. Raises `MalformedError`."""
-    asked, timeout = query.text("wait_acks"), query.seconds("timeout", most=LONGEST_WAIT_SECONDS)
+    asked, timeout = _wait_acks.text(request), _timeout.read(request)
     if asked is None:
         if timeout is not None:
             raise MalformedError("timeout is for wait_acks: how long to wait for acknowledgements")

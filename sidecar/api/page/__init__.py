@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from sidecar.api import wire
+from sidecar.api import conditions
 from sidecar.api.request import Request
 from sidecar.api.routing import PUBLIC, Routes
 
@@ -62,6 +62,6 @@ def _answer(request: Request, name: str) -> web.StreamResponse:
     file = _FILES.get(name)
     if file is None:
         raise web.HTTPNotFound
-    if wire.not_modified(request, file.headers["ETag"]):
+    if conditions.not_modified(request, file.headers["ETag"]):
         return web.Response(status=304, headers=file.headers)
     return web.Response(body=file.content, headers=file.headers)

@@ -1,0 +1,49 @@
+"""Schemathesis against a real sidecar: what the API does is what its description says, for requests that nobody thought of.
+
+`FUZZ_EXAMPLES=1000 make test ARGS=tests/test_fuzzing.py` looks longer, `SEED` elsewhere.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from described import DOCUMENT
+from sidecar_process import receiving, running, written
+
+FUZZING = Path(__file__).parent / "fuzzing"
+EXAMPLES = os.environ.get("FUZZ_EXAMPLES", "10")
+SEED = os.environ.get("SEED", "1")
+
+TOKEN = "fuzz-" + "0" * 32
+
+LEFT_OUT = {
+    "/v1/watch": "it streams until the caller goes: tests/test_watch.py",
+}
+
+TESTED = sum(len(methods) for path, methods in DOCUMENT["paths"].items() if path not in LEFT_OUT)
+
+
+def test_schemathesis_finds_nothing(tmp_path):
+    """All its checks, valid and invalid requests, alone and in sequences: no 5xx, nothing that is not described."""
+    (tmp_path / "token").write_text(TOKEN)
+    (tmp_path / "token").chmod(0o600)
+    tokens = [{"name": "fuzz", "file": str(tmp_path / "token"), "scopes": ["admin"]}]
+    api = {"listen": "127.0.0.1:0", "tokens": tokens, "max_auth_failures": 1000}
+    with receiving() as hook, running(written(tmp_path, api=api)) as sidecar:
+        description = tmp_path / "openapi.json"  # as a file: the operation that it would be loaded from is not tested
+        description.write_bytes(sidecar.api.get("/v1/openapi.json", authorization=f"Bearer {TOKEN}").body)
+        command = [
+            *(sys.executable, "-m", "schemathesis.cli", "run", description, "--url", f"http://{sidecar.api.address}"),
+            *("--checks", "all", "--exclude-checks", "positive_data_acceptance"),  # fuzzing/hooks.py has one that knows more
+            *("--header", f"Authorization: Bearer {TOKEN}"),
+            *("--continue-on-failure", "--max-examples", EXAMPLES, "--seed", SEED, "--no-color"),
+            *(part for path in LEFT_OUT for part in ("--exclude-path", path)),
+        ]
+        environment = os.environ | {"SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(FUZZING), "RECEIVER": hook.url}
+        ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+        assert 0 == ran.returncode, ran.stdout + ran.stderr
+        for phase in ("Examples", "Coverage", "Fuzzing", "Stateful"):
+            assert f"✅ {phase}" in ran.stdout, ran.stdout
+        assert f"Tested: {TESTED}\n" in ran.stdout, ran.stdout
