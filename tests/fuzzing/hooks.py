@@ -46,6 +46,8 @@ def before_call(context, case, kwargs):
 
 
 def _fit(case):
+    if case.headers.get("Writer-Token") == "0":  # which it sends where it finds nothing of the pattern
+        _leave_out(case, "Writer-Token")
     if "enforce_version" in case.query and not isinstance(case.body.get("version"), int):
         del case.query["enforce_version"]
     for name, others in EXCLUDED_BY.items():
