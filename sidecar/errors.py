@@ -35,6 +35,14 @@ class StateExistsError(StateVersionError):
     """The write was to create the state, and there is one already."""
 
 
+class Holder(msgspec.Struct, frozen=True):
+    """Who has the lease, since when and until when (seconds since the Unix epoch). Once that is over, anybody may take it."""
+
+    name: str
+    granted_at: float
+    expires_at: float
+
+
 class FencedError(StateStoreError):
     """The write does not come from the writer of now. Stop writing, or ask for the lease. `holder`: who has it, if anybody."""
 
@@ -104,11 +112,7 @@ class StorageSlowError(StorageError):
 
 
 class OverloadedError(StateStoreError):
-    """Too many writes wait for the disk; this one was not taken. Try again in a moment."""
-
-
-class BusyError(StateStoreError):
-    """Too many requests are being answered; this one was not. Try again in a moment."""
+    """Too many requests at once, or writes that wait for the disk; this one was not taken. Try again in a moment."""
 
 
 class JournalHeldError(StorageError):

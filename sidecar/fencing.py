@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from sidecar.conflicts import FENCED, Reason, tag
-from sidecar.errors import FencedError, JournalDamagedError, StorageError, WriterHeldError
+from sidecar.errors import FencedError, Holder, JournalDamagedError, StorageError, WriterHeldError
 from sidecar.journal import Journal
 from sidecar.units import Terms
 
@@ -44,14 +44,6 @@ class Grant(msgspec.Struct, frozen=True):
     name: str
     ttl_seconds: float
     granted_at: float
-
-
-class Holder(msgspec.Struct, frozen=True):
-    """Who has the lease, since when and until when (seconds since the Unix epoch). Once that is over, anybody may take it."""
-
-    name: str
-    granted_at: float
-    expires_at: float
 
 
 class _Lease:

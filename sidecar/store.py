@@ -29,6 +29,7 @@ from sidecar.document import (
 )
 from sidecar.errors import (
     FencedError,
+    Holder,
     IllegalTransitionError,
     InvalidSnapshotError,
     JournalDamagedError,
@@ -41,7 +42,7 @@ from sidecar.errors import (
     StorageSlowError,
     UnknownStateError,
 )
-from sidecar.fencing import Claim, Fence, Holder
+from sidecar.fencing import Claim, Fence
 from sidecar.idempotency import DEFAULT_MAX_KEYS, DEFAULT_TTL_SECONDS, Requests
 from sidecar.journal import Entry, Journal, Request
 from sidecar.journal.memory import MemoryJournal

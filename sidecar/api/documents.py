@@ -10,8 +10,7 @@ from sidecar.dispatch.acks import Acks
 from sidecar.dispatch.subscriber import Reason, Status
 from sidecar.dispatch.webhook import Outcome
 from sidecar.document import SnapshotDocument
-from sidecar.errors import Standing
-from sidecar.fencing import Holder
+from sidecar.errors import Holder, Standing
 from sidecar.machine import Enforcement
 
 

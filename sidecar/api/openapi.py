@@ -27,7 +27,7 @@ ANYWHERE: tuple[type[Exception], ...] = (
     errors.OriginRefusedError,
     errors.MisdirectedError,
     errors.TooManyFailuresError,
-    errors.BusyError,
+    errors.OverloadedError,
     errors.DrainingError,
 )
 """What any request can be answered."""

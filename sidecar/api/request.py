@@ -11,7 +11,7 @@ from sidecar.access import ANYBODY, Caller
 from sidecar.api.answer import NO_HEADERS
 from sidecar.backup import Backups
 from sidecar.dispatch.dispatcher import Dispatcher
-from sidecar.errors import BusyError
+from sidecar.errors import OverloadedError
 from sidecar.heartbeat import Heartbeat
 from sidecar.serving.request import Request as BareRequest
 from sidecar.store import AsyncStateStore
@@ -48,7 +48,7 @@ class InFlight:
 
     def refuse(self) -> NoReturn:
         """There are more than may be."""
-        raise BusyError(f"{self.limit} requests are being answered already; try again in a moment")
+        raise OverloadedError(f"{self.limit} requests are being answered already; try again in a moment")
 
 
 class Request(BareRequest):

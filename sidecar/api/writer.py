@@ -6,7 +6,7 @@ from sidecar.api import conditions, documents, wire
 from sidecar.api.describing import Reply
 from sidecar.api.request import Request
 from sidecar.api.routing import Routes, Scope
-from sidecar.errors import StorageFailedError, StorageFullError, WriterHeldError
+from sidecar.errors import StorageFailedError, StorageFullError, StorageSlowError, WriterHeldError
 
 routes = Routes()
 
@@ -19,7 +19,7 @@ _writer = wire.Body(wire.Writer)
     takes=(conditions.WRITER_TOKEN,),
     body=_writer,
     answers={200: Reply("The caller is the writer.", documents.Lease)},
-    raises=(WriterHeldError, StorageFailedError, StorageFullError),
+    raises=(WriterHeldError, StorageFailedError, StorageSlowError, StorageFullError),
 )
 async def post_writer(request: Request) -> web.StreamResponse:
     """Become the writer, or stay it: the token that goes into `Writer-Token`."""

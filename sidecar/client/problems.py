@@ -8,6 +8,7 @@ import msgspec
 from sidecar.api.problems import MEANINGS
 from sidecar.conflicts import Expectation
 from sidecar.errors import (
+    Holder,
     IllegalTransitionError,
     InvalidError,
     InvalidSnapshotError,
@@ -15,7 +16,6 @@ from sidecar.errors import (
     StateStoreError,
     StateVersionError,
 )
-from sidecar.fencing import Holder
 
 
 class UnavailableError(StateStoreError):
