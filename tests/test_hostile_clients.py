@@ -158,17 +158,40 @@ def test_a_healthy_client_is_served_meanwhile(sidecar, attack):
 
 
 def test_who_never_reads_is_cut_off(sidecar):
-    """What waits for him is bounded, and so is the time that it waits; also when all was said already."""
-    with connected(sidecar.api.address) as endless, connected(sidecar.api.address) as last:
-        endless.settimeout(0.5)
+    """So long may an answer wait for him."""
+    with connected(sidecar.api.address) as connection:
+        connection.settimeout(0.5)
         with contextlib.suppress(TimeoutError, ConnectionError):
             while True:
-                endless.sendall(GETS)
-        with contextlib.suppress(TimeoutError, ConnectionError):
-            last.sendall(GETS * 20 + b"no HTTP\r\n\r\n")
+                connection.sendall(GETS)
         eventually(lambda: metric(sidecar, 'fsm_http_connections{listener="api"}') == 0)
 
     assert metric(sidecar, 'fsm_http_timeouts_total{listener="api",phase="write"}') >= 1
+
+
+def test_answers_that_are_not_read_do_not_pile_up(tmp_path):
+    """Not even many small ones: then no more requests are answered."""
+    ask = b"GET /v1/state HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with running(written(tmp_path)) as sidecar, connected(sidecar.api.address, timeout=0.5) as connection:
+        sidecar.api.put("/v1/state", {"state": "IDLE", "context_data": {"x": "x" * (30 << 10)}})
+        before = resident(sidecar.pid)
+        with contextlib.suppress(TimeoutError):
+            for _ in range(50):
+                connection.sendall(ask * 100)
+
+        assert resident(sidecar.pid) - before < 16 << 20
+
+
+def test_the_rest_of_an_answer_does_not_keep_a_connection(tmp_path):
+    """All is said and the connection closed, but for the end, which fits into no buffer of the kernel: 1 s later it is cut."""
+    path = f"unix:{tmp_path}/api.sock"
+    with running(written(tmp_path, api={"listen": path, "limits": QUICK})) as sidecar, connected(path) as connection:
+        sidecar.api.put("/v1/state", {"state": "IDLE", "context_data": {"x": "x" * (240 << 10)}})
+        connection.sendall(b"GET /v1/state HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        eventually(lambda: metric(sidecar, 'fsm_http_timeouts_total{listener="api",phase="write"}') == 1)
+
+        assert len(said(connection).raw) < 240 << 10
+        assert 0 == metric(sidecar, 'fsm_http_connections{listener="api"}')
 
 
 def test_ten_thousand_idle_connections(tmp_path):
