@@ -10,13 +10,17 @@ from sidecar.alerts.catalogue import alerts
 from sidecar.alerts.expression import number
 from sidecar.alerts.settings import Settings
 from sidecar.alerts.texts import annotations, as_yaml, labels
+from sidecar.errors import ConfigError
 
 _EVALUATORS = {">": "gt", "<": "lt"}
+_STEP_SECONDS = 10  # in which Grafana counts
 _SPAN_SECONDS = 600  # wanted by Grafana; an instant query looks at its end only
 
 
 def rules_file(settings: Settings) -> str:
-    """What Grafana takes in `provisioning/alerting/`."""
+    """What Grafana takes in `provisioning/alerting/`. Raises `ConfigError` for an interval that it refuses."""
+    if settings.interval_seconds % _STEP_SECONDS:
+        raise ConfigError([f"interval: {settings.interval_seconds} is no multiple of {_STEP_SECONDS}s, as Grafana wants it"])
     return as_yaml(tree(settings), "rules grafana")
 
 

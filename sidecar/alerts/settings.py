@@ -24,7 +24,6 @@ _UID = re.compile(r"[A-Za-z0-9_-]{1,40}|\$[A-Za-z_][A-Za-z0-9_]*")
 _BASE_URL = re.compile(r"https?://[!-z|~]+")  # braces would be a template of Prometheus
 _PREFIX = "FsmSidecar"
 _LONGEST_SECONDS = 365 * 86400
-_GRAFANA_STEP_SECONDS = 10
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,13 +144,6 @@ def _window(value: Any) -> Seconds:
     return window
 
 
-def _interval(value: Any) -> Seconds:
-    interval = _window(value)
-    if interval % _GRAFANA_STEP_SECONDS:
-        raise misfit(f"a multiple of {_GRAFANA_STEP_SECONDS}s, in which Grafana counts", value)
-    return interval
-
-
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise misfit("a number of at least 0", value)
@@ -202,7 +194,7 @@ _TAKERS: dict[str, Callable[[Any], Any]] = {
     "grafana": _optional_base,
     "datasource": _datasource,
     "target": _matchers,
-    "interval": _interval,
+    "interval": _window,
     "severity": _severity,
     "for": _pause,
     "above": _number,
