@@ -74,7 +74,8 @@ class Session:
         return answer
 
     def fly(self):
-        """Once through all states and back."""
+        """Once through all states and back, and it says that it lives."""
+        assert 200 == self.api.post("/v1/heartbeat", {"ttl": "1m"}).status
         for state in ("ACTIVE", "ERROR_STATE", "IDLE"):
             self.write(state)
 
