@@ -4,10 +4,11 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -54,6 +55,7 @@ from sidecar.statelog import StateLog
 from sidecar.store import AsyncStateStore
 from sidecar.tasks import StopSignals, first_of, on_signal, running
 from sidecar.tls import Tls
+from sidecar.units import Listen
 
 OPS_LINGER_SECONDS = 0.5
 API_LINGER_SECONDS = (REQUEST_LINGER_SECONDS - 2 * OPS_LINGER_SECONDS) / 2
@@ -116,13 +118,8 @@ class Service:
         targets = Targets.of(config)
         listeners = ListenerFamilies(registry)
         ops = Server(Ops(health, self._exposition), wiring.ops_limits(config), listeners.of("ops"))
-        try:
-            ops_runner = await self._runner(stack, "ops", ops, OPS_LINGER_SECONDS)
-            ops_at = await listen(stack, "ops", ops_runner, config.ops.listen)
-        except ConfigError:
-            if config.journal.backend == "sqlite":
-                refuse_held(_absolute(config.journal.path))  # the same sidecar, started twice: that is the better answer
-            raise
+        ops_at = await self._serve_ops(stack, ops)
+        targets.own_ports.add(ops_at.port)
 
         database = await self._open_database(stack)
         journal = SqliteJournal(database) if database else MemoryJournal()
@@ -131,63 +128,24 @@ class Service:
             store = await self._open_store(journal, audience)
         stack.callback(self._conflict_log.flush)
 
-        webhooks = config.webhooks
-        dispatch_metrics = DispatchMetrics(registry, timeout_seconds=float(webhooks.timeout_seconds))
-        targets.own_ports.add(ops_at.port)
-        roster = Roster(
-            database,
-            audience,
-            dispatch_metrics,
-            targets,
-            tombstone_seconds=webhooks.tombstone_seconds,
-            secret_overlap_seconds=webhooks.secret_overlap_seconds,
-        )
-        with _naming(database):
-            await roster.load()
         found = wiring.found(config)
+        dispatcher = await self._made_dispatcher(stack, database, journal, audience, targets)
+        roster = dispatcher.roster
         roster.configure(found.subscribers)
-        sessions = client_sessions(targets, dns_timeout_seconds=webhooks.dns_timeout_seconds)
-        dispatcher = Dispatcher(
-            roster=roster,
-            journal=journal,
-            sessions=await stack.enter_async_context(sessions),
-            policy=wiring.policy(webhooks),
-            max_in_flight=webhooks.max_in_flight,
-            audience=audience,
-            metrics=dispatch_metrics,
-        )
-        health.watch_loop("dispatcher", lambda: dispatcher.stamped_at)
-        current = store.current
-        state = current.document.state if current else None
-        await stack.enter_async_context(
-            running(
-                retain(store, wiring.limits(config.journal.retention), database=database),
-                name="retention",
-                crashed=self.crashed,
-            )
-        )
-        patience = store.answer_overdue(config.writes.timeout_seconds)
-        await stack.enter_async_context(running(patience, name="overdue writes", crashed=self.crashed))
-        await stack.enter_async_context(running(StateLog(journal, state).run(), name="statelog", crashed=self.crashed))
+        state = store.current.document.state if store.current else None
+        await self._run(stack, "retention", retain(store, wiring.limits(config.journal.retention), database=database))
+        await self._run(stack, "overdue writes", store.answer_overdue(config.writes.timeout_seconds))
+        await self._run(stack, "statelog", StateLog(journal, state).run())
         loop_lag = LoopLag()
-        await stack.enter_async_context(running(loop_lag.run(), name="loop lag", crashed=self.crashed))
+        await self._run(stack, "loop lag", loop_lag.run())
         stack.callback(roster.close)
-        await stack.enter_async_context(running(dispatcher.run(), name="dispatcher", crashed=self.crashed))
+        await self._run(stack, "dispatcher", dispatcher.run())
         stack.push_async_callback(dispatcher.drain, self.stop.hurried, config.shutdown.flush_timeout_seconds)
 
         watchers = wiring.watchers(config.watch, journal)
-        await stack.enter_async_context(running(watchers.run(), name="watchers", crashed=self.crashed))
-        heartbeat = Heartbeat(
-            store,
-            wiring.will(config, store.machine),
-            terms=wiring.terms(config.heartbeat),
-            stopping=self.stop.asked.is_set,
-        )
-        await heartbeat.recover()
-        dwell = Dwell(store, wiring.dwells(config.fsm), dispatcher.tell, stopping=self.stop.asked.is_set)
-        store.more_checks = lambda: (heartbeat.check(), dwell.check())
-        lifeline = watch_over(heartbeat.look, dwell.look)
-        await stack.enter_async_context(running(lifeline, name="lifeline", crashed=self.crashed))
+        await self._run(stack, "watchers", watchers.run())
+        heartbeat, dwell = await self._watch_agent(store, dispatcher)
+        await self._run(stack, "lifeline", watch_over(heartbeat.look, dwell.look))
 
         backups = Backups(database, BackupMetrics(registry))
         tls = self._tls = Tls(files) if (files := config.api.tls.files) else None
@@ -242,7 +200,7 @@ class Service:
             heartbeat=heartbeat,
             dwell=dwell,
         )
-        await stack.enter_async_context(running(watch.run(), name="config watch", crashed=self.crashed))
+        await self._run(stack, "config watch", watch.run())
         registry.register(collector)
         self._exposition.prepare = [collector.disk.look] if collector.disk else []
         _quiet_the_collector()
@@ -259,6 +217,57 @@ class Service:
         )
         if not access.guarded:
             _tell_open()
+
+    async def _run(self, stack: AsyncExitStack, name: str, core: Coroutine[Any, Any, None]) -> None:
+        """Run a core task until the stack unwinds."""
+        await stack.enter_async_context(running(core, name=name, crashed=self.crashed))
+
+    async def _serve_ops(self, stack: AsyncExitStack, ops: Server) -> Listen:
+        config = self._config
+        try:
+            return await listen(stack, "ops", await self._runner(stack, "ops", ops, OPS_LINGER_SECONDS), config.ops.listen)
+        except ConfigError:
+            if config.journal.backend == "sqlite":
+                refuse_held(_absolute(config.journal.path))  # the same sidecar, started twice: that is the better answer
+            raise
+
+    async def _made_dispatcher(
+        self, stack: AsyncExitStack, database: Database | None, journal: Journal, audience: Audience, targets: Targets
+    ) -> Dispatcher:
+        webhooks = self._config.webhooks
+        metrics = DispatchMetrics(self._registry, timeout_seconds=float(webhooks.timeout_seconds))
+        roster = Roster(
+            database,
+            audience,
+            metrics,
+            targets,
+            tombstone_seconds=webhooks.tombstone_seconds,
+            secret_overlap_seconds=webhooks.secret_overlap_seconds,
+        )
+        with _naming(database):
+            await roster.load()
+        sessions = client_sessions(targets, dns_timeout_seconds=webhooks.dns_timeout_seconds)
+        dispatcher = Dispatcher(
+            roster=roster,
+            journal=journal,
+            sessions=await stack.enter_async_context(sessions),
+            policy=wiring.policy(webhooks),
+            max_in_flight=webhooks.max_in_flight,
+            audience=audience,
+            metrics=metrics,
+        )
+        self._health.watch_loop("dispatcher", lambda: dispatcher.stamped_at)
+        return dispatcher
+
+    async def _watch_agent(self, store: AsyncStateStore, dispatcher: Dispatcher) -> tuple[Heartbeat, Dwell]:
+        """What finds out that the agent is silent, or stays too long where it is."""
+        config, stopping = self._config, self.stop.asked.is_set
+        will, terms = wiring.will(config, store.machine), wiring.terms(config.heartbeat)
+        heartbeat = Heartbeat(store, will, terms=terms, stopping=stopping)
+        await heartbeat.recover()
+        dwell = Dwell(store, wiring.dwells(config.fsm), dispatcher.tell, stopping=stopping)
+        store.more_checks = lambda: (heartbeat.check(), dwell.check())
+        return heartbeat, dwell
 
     def look_at_config(self) -> None:
         """Look at the config file now. Before all is started there is nothing to look for: it was just read."""
@@ -308,7 +317,7 @@ class Service:
     async def _runner(self, stack: AsyncExitStack, name: str, server: Server, linger_seconds: float) -> web.BaseRunner:
         """What serves a listener: its deadlines are looked at, and open requests get `linger_seconds` to end."""
         stack.callback(server.flush)
-        await stack.enter_async_context(running(server.sweep(), name=f"{name} deadlines", crashed=self.crashed))
+        await self._run(stack, f"{name} deadlines", server.sweep())
         return web.ServerRunner(server, shutdown_timeout=linger_seconds)
 
     async def _open_database(self, stack: AsyncExitStack) -> Database | None:
