@@ -31,7 +31,7 @@ class Connection(web.RequestHandler):
     `_messages`, counts them in `_request_count`, and has the request whose handler runs in `_current_request`.
     """
 
-    __slots__ = ("_asked", "_begun_after", "_head_due", "_request_due", "_server", "_wire", "_write_due", "peer")
+    __slots__ = ("_asked", "_begun_after", "_broken", "_head_due", "_request_due", "_server", "_wire", "_write_due", "peer")
 
     def __init__(self, server: "Server", **options: Any) -> None:
         super().__init__(server, **options)
@@ -40,6 +40,7 @@ class Connection(web.RequestHandler):
         self._head_due = self._request_due = self._write_due = math.inf
         self._begun_after = -1  # so many requests: then a head began that is not complete
         self._asked: web.BaseRequest | None = None
+        self._broken = False
         self.peer = ""
 
     @property
@@ -82,6 +83,9 @@ class Connection(web.RequestHandler):
 
     def _receive_behind(self, data: bytes) -> None:
         """What comes while a request is being answered: more of its body, or what is behind it."""
+        if self._broken or (self._messages and hasattr(self._messages[-1][0], "exc")):
+            self._broken = True
+            return  # after its complaint, the parser would only make more of them, each with all that has come
         request = self._current_request
         body = None if request is None or request.content.is_eof() else request.content
         _received(self, data)
@@ -151,6 +155,7 @@ class Connection(web.RequestHandler):
             raise ConnectionError("the answer has begun already")
         _let_go(exc)
         if isinstance(exc, HttpProcessingError):
+            self._broken = True
             self._server.tell_malformed(type(exc).__name__, self.peer)
             response = problem(400, "malformed", "The request cannot be read", "this is not HTTP/1.1 as we take it")
         else:
