@@ -4,6 +4,7 @@ from demo.api import Stored
 from demo.terminal import DIM, Terminal
 
 _PLACES = (
+    ("api", "/", "all of it in a browser, live"),
     ("api", "/v1/state", "the state, with its ETag"),
     ("api", "/v1/history", "every revision"),
     ("api", "/v1/conflicts", "who lost against whom"),

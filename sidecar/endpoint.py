@@ -55,7 +55,10 @@ class Endpoint(NamedTuple):
 
 
 class Token(NamedTuple):
-    """A token as text or in a file, which is read for every request: so a rotation needs no restart."""
+    """A token as text, or the first line of a file that is read for every request: so a rotation needs no restart.
+
+    While the sidecar takes an old and a new one, a file may have both, the old one first: that one surely counts.
+    """
 
     text: str | None = None
     file: str | None = None
@@ -78,6 +81,6 @@ class Token(NamedTuple):
 def _read(file: str) -> str:
     try:
         with Path(file).open("rb") as opened:
-            return opened.read(_MAX_TOKEN_BYTES).decode("ascii", "replace").strip()
+            return opened.read(_MAX_TOKEN_BYTES).decode("ascii", "replace").strip().partition("\n")[0].rstrip()
     except OSError as error:
         raise ValueError(f"{file}: cannot be read: {error.strerror}") from None

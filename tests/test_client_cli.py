@@ -469,6 +469,13 @@ def test_a_terminal_that_knows_few_characters_shows_the_rest(sidecar):
         assert "café →" == json.loads(run(sidecar, "state", "get", "--json", **ascii_only)[1])["snapshot"]["reason"]
 
 
+def test_another_writer_is_no_conflict_to_try_again(start):
+    """Where writes are exclusive, exit 4: who repeats on 3 would repeat for ever."""
+    code, _, err = run(start(writes={"writers": "exclusive"}), "state", "set", "IDLE")
+
+    assert (4, True) == (code, "POST /v1/writer" in err)
+
+
 def test_a_token_opens_what_its_scope_says(start, tmp_path):
     """From a file, by flag or environment; without one, or with one for less, exit 4 and what to do. No token in any output."""
     tokens = []

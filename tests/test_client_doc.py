@@ -65,6 +65,14 @@ def test_an_agent_of_the_class_runs_against_a_sidecar(ready):
     assert SHOWN == shown == python(AGENT, f"http://{ready['api']}").splitlines()
 
 
+def test_an_agent_that_begins_anew_goes_on_from_the_state_it_finds(ready):
+    """Also when that is the one it wants first: it does not take itself for somebody faster."""
+    python("-m", "sidecar", "state", "set", "IDLE", "--url", f"http://{ready['api']}")
+
+    shown = ["2: IDLE (self-test passed)", "3: ACTIVE (mission received)", "4: SHUTDOWN (mission done)"]
+    assert shown == python(AGENT, f"http://{ready['api']}").splitlines()[-3:]
+
+
 def test_every_link_leads_somewhere():
     """Within the project."""
     assert [] == [path for path, _ in links(DOCUMENT) if not (ROOT / "docs" / path).exists()]

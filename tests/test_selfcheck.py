@@ -281,6 +281,21 @@ def test_a_token_goes_to_the_api_only(deceived, call, tmp_path):
     assert ({"Bearer s3cret"}, {None}) == tuple({token for *_, token in liar.asked} for liar in (api, ops))
 
 
+def test_who_may_not_register_left_nothing_behind(start, call, tmp_path):
+    """One check fails, and says which scopes are needed; there is nothing to remove."""
+    file = tmp_path / "token"
+    file.write_text(f"{'x' * 40}\n")
+    file.chmod(0o600)
+    token = {"name": "agent", "file": str(file), "scopes": ["state:read", "state:write"]}
+    sidecar = start(api={"listen": "127.0.0.1:0", "tokens": [token]})
+    code, out, _ = call(sidecar.api.address, "--ops", sidecar.ops.address, "--token-file", file)
+    [failed] = [line for line in out.splitlines() if line.startswith("FAILED")]
+
+    assert 1 == code
+    assert failed.startswith(f"FAILED   {CHECKS['webhook']}")
+    assert (True, False) == ("subscribe" in failed, "left behind" in failed)
+
+
 @pytest.mark.parametrize("receiver", ["127.0.0.1", "localhost", "127.0.0.1:{port}"])
 def test_the_receiver_can_be_named(start, call, receiver):
     """By a name or an address, and a port."""

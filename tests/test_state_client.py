@@ -231,16 +231,16 @@ def test_each_problem_of_the_api_is_its_error_again(kind):
 
 
 async def test_a_token_comes_from_a_file_that_may_change(tmp_path):
-    """Each request carries the one that is in it then; it is in no repr."""
+    """Each request carries the one in its first line then, also while a newer one is below it."""
     file = tmp_path / "token"
     async with Receiver(good()) as remote, client_of(remote, token_file=str(file)) as store:
         with pytest.raises(StateStoreError, match="cannot be read"):
             await store.get()
-        for token in ("first", "second"):
-            file.write_text(f"{token}\n")
+        for content in ("first\n", "first\nsecond\n", "second\n"):
+            file.write_text(content)
             await store.get()
 
-    assert ["Bearer first", "Bearer second"] == [each.headers["authorization"] for each in remote.requests]
+    assert ["Bearer first", "Bearer first", "Bearer second"] == [each.headers["authorization"] for each in remote.requests]
 
 
 @pytest.mark.parametrize("token", ["", "two words", "line\nbreak", "ü"])

@@ -22,7 +22,7 @@ async def go(store: AsyncStateStore | StateClient, state: FsmState, reason: str)
         current = await store.get()
         move = create_transition(current.state, state, reason)
         try:
-            await store.set(next_snapshot(current, state, reason, move), enforce_version=True)
+            await store.set(next_snapshot(current, state, reason, move), expected=current.version)
         except StateVersionError as lost:
             print("somebody was faster:", lost)
         else:

@@ -12,11 +12,11 @@ EX_NO = 1
 EX_CONFLICT = 3
 """Another write came first."""
 EX_REFUSED = 4
-"""The request is refused: an illegal transition, a wrong value, no permission, no room."""
+"""The request is refused: an illegal transition, a wrong value, another one is the writer, no permission, no room."""
 EX_UNREACHABLE = os.EX_UNAVAILABLE
 """Nobody answers, or the sidecar cannot serve now."""
 
-_CONFLICTS = frozenset(("version-conflict", "already-exists", "fenced"))
+_CONFLICTS = frozenset(("version-conflict", "already-exists"))
 _NOT_FOUND = frozenset(("no-state", "unknown-subscriber", "no-journal-file"))
 _HINTS = {
     "version-conflict": "read it again with `fsm-sidecar state get`, and decide anew",

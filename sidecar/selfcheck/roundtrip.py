@@ -14,7 +14,7 @@ from typing import NamedTuple
 from sidecar.asking import Place
 from sidecar.receiver import Change, Receiver, VerificationError
 from sidecar.selfcheck.contract import current
-from sidecar.selfcheck.verdict import FailedError, Told, ask
+from sidecar.selfcheck.verdict import FailedError, NotAllowedError, Told, ask
 
 PATIENCE_SECONDS = 10.0
 _MAX_BODY = 32 << 20
@@ -58,7 +58,7 @@ def webhook_arrives(api: Place, reached: Reached) -> str:
 @contextlib.contextmanager
 def _registered(api: Place, name: str, url: str, secret: str) -> Iterator[None]:
     """A subscriber while the block runs. It is removed whatever happens: also when nobody knows whether it was registered."""
-    left = None
+    told = None
     try:
         told = ask(api, "PUT", f"/v1/subscribers/{name}", {"url": url, "secret": secret})
         if told.status != 201:
@@ -66,7 +66,8 @@ def _registered(api: Place, name: str, url: str, secret: str) -> Iterator[None]:
         yield
     except FailedError as failure:
         left = _left_behind(api, name)
-        raise FailedError(f"{failure}; and {left}" if left else str(failure)) from None
+        refused = told is None and isinstance(failure, NotAllowedError)  # who may not register has left nothing behind
+        raise FailedError(f"{failure}; and {left}" if left and not refused else str(failure)) from None
     except BaseException:
         _left_behind(api, name)
         raise

@@ -11,6 +11,10 @@ class FailedError(Exception):
     """The contract is not kept. Says what happened and what to do."""
 
 
+class NotAllowedError(FailedError):
+    """The token is missing, or not for this. Nothing was changed."""
+
+
 class NotJudgedError(Exception):
     """Nobody can say, and that is no fault. Says why."""
 
@@ -34,14 +38,14 @@ class Told(msgspec.Struct):
 
 
 def ask(place: Place, method: str, path: str, body: Any = None, **headers: str) -> Told:
-    """Ask with a body of JSON. Raises `FailedError` when there is no answer, and for what a token may not do."""
+    """Ask with a body of JSON. Raises `FailedError` when there is no answer, `NotAllowedError` for what a token may not do."""
     try:
         answer = place.ask(method, path, None if body is None else msgspec.json.encode(body), **headers)
     except NoAnswerError as error:
         raise FailedError(f"{place.url}: {error}") from None
     if answer.status in (401, 403):
         scopes = "state:read, state:write and subscribe"
-        raise FailedError(f"{method} {path}: {answer.status}; give --token-file with a token of the scopes {scopes}")
+        raise NotAllowedError(f"{method} {path}: {answer.status}; give --token-file with a token of the scopes {scopes}")
     return Told(answer.status, answer.headers.get("etag"), _json(answer))
 
 
