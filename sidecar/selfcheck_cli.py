@@ -25,10 +25,14 @@ that is registered for a moment is removed again. Exit code 0: all is well, 1: a
 def add_command(parser: argparse.ArgumentParser) -> None:
     """`selfcheck`; its `command` takes the options and gives an exit code."""
     parser.description = _ABOUT
-    api_help = f"its API, {URL} by default; unix:/path for a socket"
-    parser.add_argument("url", metavar="URL", nargs="?", default=URL, help=api_help)
+    api_help = f"its API, FSM_SIDECAR_URL or else {URL} by default; unix:/path for a socket"
+    parser.add_argument("url", metavar="URL", nargs="?", help=api_help)
     parser.add_argument("--ops", metavar="URL", help=f"its probes and metrics; by default port {OPS_PORT} of the same host")
-    parser.add_argument("--token-file", metavar="FILE", help="a token of the scopes state:read, state:write and subscribe")
+    parser.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="a token of the scopes state:read, state:write and subscribe; FSM_SIDECAR_TOKEN_FILE by default",
+    )
     parser.add_argument(
         "--receiver",
         metavar="HOST[:PORT]",
@@ -48,8 +52,9 @@ def _selfcheck(options: argparse.Namespace) -> int:
     from sidecar.asking import NoAnswerError
     from sidecar.selfcheck import verdicts
 
-    token = _token(options.token_file) if options.token_file else None
-    api = _place("URL", options.url, token)
+    token_file = options.token_file or os.environ.get("FSM_SIDECAR_TOKEN_FILE")
+    token = _token(token_file) if token_file else None
+    api = _place("URL", options.url or os.environ.get("FSM_SIDECAR_URL") or URL, token)
     ops = _place("--ops", options.ops or f"http://{_bracketed(api.host or '127.0.0.1')}:{OPS_PORT}", None)
     reached = _reached(options.receiver)
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -296,6 +296,17 @@ def test_who_may_not_register_left_nothing_behind(start, call, tmp_path):
     assert (True, False) == ("subscribe" in failed, "left behind" in failed)
 
 
+def test_address_and_token_come_from_the_environment(deceived, call, monkeypatch, tmp_path):
+    """As with the other commands that ask a sidecar."""
+    _, (api, ops) = deceived(Lie("NONE"))
+    (tmp_path / "token").write_text("s3cret\n")
+    monkeypatch.setenv("FSM_SIDECAR_URL", f"http://{api.client.address}")
+    monkeypatch.setenv("FSM_SIDECAR_TOKEN_FILE", str(tmp_path / "token"))
+
+    assert 0 == call("--ops", ops.client.address)[0]
+    assert ({"Bearer s3cret"}, {None}) == tuple({token for *_, token in liar.asked} for liar in (api, ops))
+
+
 @pytest.mark.parametrize("receiver", ["127.0.0.1", "localhost", "127.0.0.1:{port}"])
 def test_the_receiver_can_be_named(start, call, receiver):
     """By a name or an address, and a port."""
