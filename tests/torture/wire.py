@@ -12,7 +12,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 def request(method, path, body=None, **headers):
     """The bytes of a request. Header names as keywords: `If_Match='"k3f9-1"'`; None: without it."""
     content = b"" if body is None else json.dumps(body).encode()
-    fields = {"Host": "sidecar"} | {name.replace("_", "-"): value for name, value in headers.items() if value is not None}
+    fields = {"Host": "localhost"} | {name.replace("_", "-"): value for name, value in headers.items() if value is not None}
     if body is not None:
         fields |= {"Content-Type": "application/json", "Content-Length": len(content)}
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
