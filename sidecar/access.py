@@ -61,16 +61,26 @@ class Access:
     guarded: bool
 
     def __init__(
-        self, holders: Sequence[Holder] = (), *, max_failures: int = 10, clock: Callable[[], float] = time.monotonic
+        self,
+        holders: Sequence[Holder] = (),
+        *,
+        max_failures: int = 10,
+        clock: Callable[[], float] = time.monotonic,
+        revised: Callable[[], None] = lambda: None,
     ) -> None:
-        """`max_failures`: so many requests without a valid token are answered per second and peer."""
+        """`max_failures`: so many requests without a valid token are answered per second and peer.
+
+        `revised` is called when other tokens count than before: those who stay are to be admitted again.
+        """
         self.failures = Failures(max_failures, clock)
+        self._revised = revised
         self.hold(holders)
 
     def hold(self, holders: Sequence[Holder]) -> None:
         """From now on these tokens count, and no others."""
         self._known = [(digest, each.caller) for each in holders for digest in each.digests]
         self.guarded = bool(self._known)
+        self._revised()
 
     def admit(self, authorization: Sequence[str], peer: str, scope: Scope | None) -> Caller:
         """Whose token the `Authorization` headers carry. `scope`: what the request needs; None: any token will do.

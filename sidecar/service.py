@@ -149,7 +149,7 @@ class Service:
 
         backups = Backups(database, BackupMetrics(registry))
         tls = self._tls = Tls(files) if (files := config.api.tls.files) else None
-        access = Access(found.holders, max_failures=config.api.max_auth_failures)
+        access = Access(found.holders, max_failures=config.api.max_auth_failures, revised=watchers.wake)
         http_metrics = HttpMetrics(registry, ROUTES)
         api = build_api(
             store,

@@ -204,6 +204,11 @@ class Watchers:
                 if count % _TOGETHER == 0:
                     await asyncio.sleep(0)
 
+    def wake(self) -> None:
+        """All of them look again, whether they may still be here."""
+        for watcher in self._watchers:
+            watcher.wake()
+
     def close(self) -> None:
         """All of them come to an end, and nobody is admitted any more."""
         self.closed = True

@@ -1,10 +1,13 @@
 """Tokens change while the sidecar runs."""
 
+import threading
+
 import pytest
 from holders import bearer, entry
 from scraping import of
-from sidecar_process import BASE, free_port, process, running
+from sidecar_process import BASE, eventually, free_port, process, running
 from test_configwatch import Running
+from watching import watching
 
 OLD, NEW = "o" * 40, "n" * 40
 SCOPES = ["state:read", "state:write"]
@@ -36,6 +39,30 @@ def test_a_token_is_rotated_without_a_restart(sidecar, tmp_path):
 
     assert [[200, 401], [200, 200], [401, 200]] == seen
     assert [["api.tokens"], ["api.tokens"]] == applied
+
+
+def test_a_revoked_token_reads_no_longer(sidecar, tmp_path):
+    """Streams and long polls that were asked for with it end with the reload; those of others go on."""
+    entry(tmp_path, "agent", SCOPES, OLD, NEW)
+    sidecar.reload()
+    api, polled = sidecar.process.api, []
+    revision = api.get("/v1/state", **bearer(NEW)).json["revision"]
+    poll = f"/v1/state?after={revision}&wait=10s"
+    waits = threading.Thread(target=lambda: polled.append(api.get(poll, **bearer(OLD)).status))
+    streams = [watching(api, headers={"Authorization": f"Bearer {token}"}) for token in (OLD, NEW)]
+    with streams[0] as revoked, streams[1] as other:
+        waits.start()
+        assert ["state", "state"] == [stream.event().kind for stream in (revoked, other)]
+        eventually(lambda: 1 == of(sidecar.process, "fsm_watchers", kind="poll"))
+        entry(tmp_path, "agent", SCOPES, NEW)
+        sidecar.reload()
+
+        assert ("end", {"reason": "revoked"}) == revoked.event()[:2]
+        assert b"" == revoked.rest()
+        waits.join()
+        assert [401] == polled
+        api.put("/v1/state", {"state": "IDLE"}, **bearer(NEW))
+        assert "IDLE" == other.event().data["snapshot"]["state"]
 
 
 def test_holders_come_and_go(sidecar, tmp_path):

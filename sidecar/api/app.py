@@ -6,7 +6,7 @@ It stands on aiohttp's low-level server (https://docs.aiohttp.org/en/stable/web_
 import asyncio
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import msgspec
 import structlog
@@ -141,7 +141,9 @@ class Api:
     def _admit(self, request: Request, route: str) -> None:
         """Let the caller in. Without a valid token nobody learns what there is, and what not."""
         needed = SCOPES.get((route, request.method))
-        request.caller = self._access.admit(request.headers.getall("Authorization", ()), request.remote or "", needed)
+        admit = partial(self._access.admit, request.headers.getall("Authorization", ()), request.remote or "", needed)
+        request.caller = admit()
+        request.admit = admit
 
 
 async def _preflight(request: Request) -> web.StreamResponse:

@@ -59,6 +59,9 @@ class Request(BareRequest):
     placeholders: Mapping[str, str]
     """What stands in the path where the route's template has a name."""
 
+    admit: Callable[[], Caller] | None = None
+    """Raises `AccessError` once the caller may not do this any more; None: anybody may. For those who stay."""
+
     lost: Callable[[], None] | None = None
     """Called when the connection is lost while the request is being answered."""
 

@@ -106,6 +106,8 @@ async def _newer(request: Request, known: int | None, seconds: float) -> None:
         with watchers.admitted(Kind.POLL, known) as watcher, request.waiting():
             request.lost = watcher.leave
             await watcher.wait(seconds)
+        if request.admit:
+            request.admit()
 
 
 @routes.put(

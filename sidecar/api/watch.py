@@ -19,7 +19,7 @@ from sidecar.api.parameters import Header
 from sidecar.api.request import Request
 from sidecar.api.routing import Routes, Scope
 from sidecar.dispatch import message
-from sidecar.errors import MalformedError, TooManyWatchersError
+from sidecar.errors import AccessError, MalformedError, TooManyWatchersError
 from sidecar.journal import Entry, Journal
 from sidecar.store import MAX_VERSION
 from sidecar.watchers import Due, Gap, Kind, Watcher
@@ -30,6 +30,7 @@ _ID = "([a-z0-9]{1,32})-(0|[1-9][0-9]{0,15})"
 _RETRY = b"retry: 1000\n\n"
 _HEARTBEAT = b": heartbeat\n\n"
 _END = b'event: end\ndata: {"reason":"draining"}\n\n'
+_REVOKED = b'event: end\ndata: {"reason":"revoked"}\n\n'
 
 _UNTAKEN_BYTES = 16 << 10
 """With more than this in the process's own buffer, a watcher gets nothing more until it takes some."""
@@ -105,6 +106,9 @@ async def _follow(request: Request, watcher: Watcher) -> None:
         await watcher.wait(watchers.heartbeat_seconds)
         if watcher.gone:
             return
+        if not _is_admitted(request):
+            _send(request, _REVOKED)
+            return
         if watcher.behind:
             _send(request, b"".join([_events(epoch, due) for due in await watcher.due()]))
         elif watchers.closed:
@@ -114,6 +118,14 @@ async def _follow(request: Request, watcher: Watcher) -> None:
             _send(request, _HEARTBEAT)
         if request.protocol.writing_paused:
             await _taken(request, watcher)
+
+
+def _is_admitted(request: Request) -> bool:
+    """Whether the token that the stream was asked for with still counts."""
+    try:
+        return request.admit is None or bool(request.admit())
+    except AccessError:
+        return False
 
 
 def _send(request: Request, data: bytes) -> None:
