@@ -169,6 +169,33 @@ def test_a_key_makes_a_write_count_once(sidecar):
     assert "IDLE, version 1, revision 2 (as the first time: this key was used before)\n" == run(sidecar, *write)[1]
 
 
+def test_state_patch_changes_what_it_names(sidecar):
+    """And leaves the rest, the reason too unless there is a new one."""
+    data = ("--context-data", '{"battery": 0.87, "goal": 3}')
+    assert 0 == run(sidecar, "state", "set", "IDLE", "--reason", "ready", *data)[0]
+    change = ("state", "patch", "--context-data", '{"battery": 0.85, "goal": null}')
+
+    assert (0, "IDLE, version 2, revision 3\n", "") == run(sidecar, *change)
+    patched = answered(sidecar, "state", "get")["snapshot"]
+    assert ("ready", "cli", {"battery": 0.85}) == (patched["reason"], patched["source_module"], patched["context_data"])
+    assert "drained" == answered(sidecar, *change, "--reason", "drained")["snapshot"]["reason"]
+    assert 3 == run(sidecar, *change, "--if-version", 1)[0]
+
+
+DRY = [("set", "IDLE"), ("transition", "IDLE"), ("patch", "--reason", "why")]
+
+
+@pytest.mark.parametrize("write", DRY, ids=" ".join)
+def test_a_dry_run_tells_and_does_not_write(sidecar, write):
+    """What would be there, or the refusal."""
+    state = "BOOTING" if write[0] == "patch" else "IDLE"
+
+    assert (0, f"{state}, version 1, not written: a dry run\n", "") == run(sidecar, "state", *write, "--dry-run")
+    assert answered(sidecar, "state", *write, "--dry-run")["dry_run"]
+    assert 4 == run(sidecar, "state", "transition", "SHUTDOWN", "--dry-run")[0]
+    assert 1 == sidecar.api.get("/v1/state").json["revision"]
+
+
 # --- subscribers ---
 
 

@@ -1,4 +1,4 @@
-"""`fsm-sidecar state get | set | transition | watch | history | conflicts`."""
+"""`fsm-sidecar state get | set | patch | transition | watch | history | conflicts`."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
@@ -34,15 +34,17 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
 def _add_writing(commands: Commands) -> None:
     change = add(commands, "set", "write the state; what the state is about is replaced as a whole", _set, writes=True)
     change.add_argument("state", metavar="STATE")
-    change.add_argument(
-        "--context-data", metavar="JSON", type=json_object, help="an object, or @file, or @- for standard input"
-    )
-    change.add_argument("--state-metadata", metavar="JSON", type=json_object, help="likewise")
     change.add_argument("--version", metavar="N", type=_count, help="the number that it gets; the next one by default")
+    patch = add(commands, "patch", "change some of the data, and keep all the rest; null removes a member", _patch, writes=True)
+    for with_data in (change, patch):
+        with_data.add_argument(
+            "--context-data", metavar="JSON", type=json_object, help="an object, or @file, or @- for standard input"
+        )
+        with_data.add_argument("--state-metadata", metavar="JSON", type=json_object, help="likewise")
     move = add(commands, "transition", "go to a state, and keep all the rest", _transition, writes=True)
     move.add_argument("state", metavar="STATE")
     move.add_argument("--from", metavar="STATE", dest="source_state", help="only if the agent is in that state")
-    for writing in (change, move):
+    for writing in (change, patch, move):
         writing.add_argument("--reason", metavar="TEXT", default="", help="why")
         writing.add_argument("--source", metavar="NAME", default="cli", help="who writes; cli by default")
         only = writing.add_mutually_exclusive_group()
@@ -50,6 +52,7 @@ def _add_writing(commands: Commands) -> None:
         only.add_argument("--if-match", metavar="ETAG", help="only if this is the current ETag: epoch and version, k3f9-17")
         only.add_argument("--if-none", action="store_true", help="only if there is no state yet")
         writing.add_argument("--key", metavar="KEY", help="an Idempotency-Key: sent again with the same one, it counts once")
+        writing.add_argument("--dry-run", action="store_true", help="only tell what would be written, or why not")
 
 
 def _count(text: str) -> int:
@@ -129,15 +132,28 @@ def _conflicts(api: "Api", options: argparse.Namespace) -> None:
 
 
 def _set(api: "Api", options: argparse.Namespace) -> None:
-    body = {"state": options.state, "reason": options.reason, "source_module": options.source}
+    body = {"state": options.state, "reason": options.reason}
     body |= given(version=options.version, context_data=options.context_data, state_metadata=options.state_metadata)
-    _tell_written(api.ask("PUT", "/v1/state", headers=_conditions(api, options), body=body), options)
+    _write(api, "PUT", "/v1/state", body, options)
+
+
+def _patch(api: "Api", options: argparse.Namespace) -> None:
+    changes = given(context_data=options.context_data, state_metadata=options.state_metadata, reason=options.reason or None)
+    _write(api, "PATCH", "/v1/state", changes, options)
 
 
 def _transition(api: "Api", options: argparse.Namespace) -> None:
-    body = {"to": options.state, "reason": options.reason, "source_module": options.source}
-    body |= given(**{"from": options.source_state})
-    _tell_written(api.ask("POST", "/v1/transitions", headers=_conditions(api, options), body=body), options)
+    body = {"to": options.state, "reason": options.reason}
+    _write(api, "POST", "/v1/transitions", body | given(**{"from": options.source_state}), options)
+
+
+def _write(api: "Api", method: str, path: str, body: dict[str, Any], options: argparse.Namespace) -> None:
+    headers = _conditions(api, options)
+    if method == "PATCH":
+        headers["Content-Type"] = "application/merge-patch+json"
+    query = {"dry_run": "true"} if options.dry_run else {}
+    answer = api.ask(method, path, query=query, headers=headers, body=body | {"source_module": options.source})
+    _tell_written(answer, options)
 
 
 def _conditions(api: "Api", options: argparse.Namespace) -> dict[str, str]:
@@ -160,4 +176,5 @@ def _tell_written(answer: "Answer", options: argparse.Namespace) -> None:
         return
     snapshot = written["snapshot"]
     again = " (as the first time: this key was used before)" if "idempotency-replayed" in answer.headers else ""
-    print(f"{clean(snapshot['state'])}, version {snapshot['version']}, revision {written['revision']}{again}")
+    place = "not written: a dry run" if options.dry_run else f"revision {written['revision']}{again}"
+    print(f"{clean(snapshot['state'])}, version {snapshot['version']}, {place}")
