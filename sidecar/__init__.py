@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sidecar.conflicts import Expectation
     from sidecar.errors import (
+        FencedError,
         IllegalTransitionError,
         InvalidSnapshotError,
         StateExistsError,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         StateVersionError,
         StorageError,
         SubscriberLimitError,
+        WriterHeldError,
     )
     from sidecar.machine import Enforcement, Machine
     from sidecar.snapshot import (
@@ -34,6 +36,7 @@ __all__ = [
     "AsyncStateStore",
     "Enforcement",
     "Expectation",
+    "FencedError",
     "FsmSnapshot",
     "FsmState",
     "FsmTransition",
@@ -46,6 +49,7 @@ __all__ = [
     "StorageError",
     "SubscriberLimitError",
     "TransitionStatus",
+    "WriterHeldError",
     "create_initialized_store",
     "create_store",
     "create_transition",

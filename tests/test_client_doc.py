@@ -38,16 +38,25 @@ def test_the_commands_do_what_the_text_says(ready, hook, monkeypatch):
     shell = Shell(ready["api"], ready["ops"], hook.url)
     first, scripted = (shell(block) for block in blocks(DOCUMENT, "sh"))
 
-    for shown in ("COLD_START", "IDLE, version 1", "ACTIVE, version 2", "console is registered", "delivered", "healthy"):
+    for shown in (
+        "COLD_START",
+        "IDLE, version 1",
+        "IDLE, version 2",
+        "ACTIVE, version 3",
+        "console is registered",
+        "delivered",
+        "healthy",
+    ):
         assert shown in first
-    assert "ACTIVE, version 3, revision 4\n" == scripted
+    assert "ACTIVE, version 4, revision 5\n" == scripted
 
 
-def test_the_program_runs(ready):
-    """It reads, wins, loses and watches."""
-    (program,) = blocks(DOCUMENT, "python")
+def test_the_programs_run(ready):
+    """It reads, wins, loses and watches; the other one is the writer, and lives."""
+    program, writer = blocks(DOCUMENT, "python")
 
     assert "IDLE True\n2 IDLE\n" == python("-c", program.replace("127.0.0.1:8470", ready["api"]))
+    assert "" == python("-c", writer.replace("127.0.0.1:8470", ready["api"]))
 
 
 def test_the_exit_codes_are_those_of_the_commands():

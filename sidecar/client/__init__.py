@@ -7,7 +7,7 @@ async with StateClient("http://127.0.0.1:8470") as store:
 """
 
 from sidecar.client.problems import RefusedError, UnavailableError
-from sidecar.client.states import Change, Gap, Position, State
+from sidecar.client.states import Change, Gap, Lease, Position, State
 from sidecar.client.store import StateClient
 
-__all__ = ["Change", "Gap", "Position", "RefusedError", "State", "StateClient", "UnavailableError"]
+__all__ = ["Change", "Gap", "Lease", "Position", "RefusedError", "State", "StateClient", "UnavailableError"]

@@ -62,6 +62,21 @@ class Gap:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """This client is the writer, by its token. From `expires_at` (seconds since the Unix epoch) on anybody may become it."""
+
+    name: str
+    token: str
+    expires_at: float
+
+
+class BeatAnswer(msgspec.Struct, frozen=True):
+    """What a client has to know of the answer to a heartbeat."""
+
+    expires_at: float
+
+
 class StateAnswer(msgspec.Struct, frozen=True):
     """Every answer about a state."""
 

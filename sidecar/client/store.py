@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl as tls
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from enum import IntEnum
 from typing import Any, Self
@@ -10,12 +10,13 @@ from typing import Any, Self
 import msgspec
 
 from sidecar.audience import Audience
-from sidecar.client.conditions import condition_of, split_state
+from sidecar.client.conditions import split_state
 from sidecar.client.feeding import Feed
 from sidecar.client.states import (
     Change,
     Gap,
     HistoryAnswer,
+    Lease,
     MachineAnswer,
     MetaAnswer,
     Position,
@@ -26,20 +27,19 @@ from sidecar.client.states import (
 )
 from sidecar.client.transport import Answer, Transport
 from sidecar.client.watching import Watch
+from sidecar.client.writing import Data, Writes, merge_patch
 from sidecar.conflicts import NO_VERSION, Expectation
 from sidecar.document import document_of, snapshot_of
 from sidecar.endpoint import DEFAULT_URL, Endpoint, Token
-from sidecar.errors import InvalidSnapshotError, NoStateError, StateExistsError, StateStoreError, StateVersionError
+from sidecar.errors import InvalidSnapshotError, NoStateError, StateExistsError, StateStoreError
 from sidecar.machine import Machine
 from sidecar.readers import Readers
-from sidecar.snapshot import FsmSnapshot, FsmState, initial_snapshot, new_uuid
+from sidecar.snapshot import FsmSnapshot, FsmState, initial_snapshot
 
 DEFAULT_MAX_SUBSCRIBERS = 1000
 DEFAULT_QUEUE_SIZE = 64
 
 _PAGE = 100
-
-_encode = msgspec.json.Encoder().encode
 
 
 class StateClient:
@@ -71,7 +71,7 @@ class StateClient:
             Endpoint.parse(url), Token(token, token_file), timeout=timeout, retry_for=retry_for, ssl=ssl
         )
         self._states = states
-        self._epoch: str | None = None
+        self._writes = Writes(self._transport, self._look)
         self._audience = Audience(max_subscribers)
         self._readers = Readers(self._audience, queue_size)
         self._feed = Feed(self.watch, self._readers)
@@ -106,7 +106,7 @@ class StateClient:
     async def get_with_meta(self) -> tuple[FsmSnapshot | None, dict[str, Any]]:
         """The current snapshot and what the sidecar's store knows about itself."""
         found = await self._look()
-        self._epoch = found.epoch
+        self._writes.epoch = found.epoch
         snapshot = None if found.snapshot is None else snapshot_of(found.snapshot, await self.states())
         meta = found.meta | {"store_metrics": self._with_queues(found.meta["store_metrics"])}
         return snapshot, meta | {"subscriber_count": meta["store_metrics"]["subscriber_count"]}
@@ -142,7 +142,7 @@ class StateClient:
 
     async def _state_in(self, answer: Answer) -> State:
         given = decoded(answer.body, StateAnswer)
-        self._epoch = given.epoch
+        self._writes.epoch = given.epoch
         return given.typed(await self.states(), replayed="Idempotency-Replayed" in answer.headers)
 
     # --- writing ---
@@ -163,9 +163,7 @@ class StateClient:
         document = document_of(snapshot)
         if not enforce_version and document.version < 0:  # as the store does, which renumbers it anyway
             document = msgspec.structs.replace(document, version=0)
-        if isinstance(expected, int):
-            expected = Expectation(expected)
-        state = await self._write("PUT", "/v1/state", document, expected, query)
+        state = await self._state_in(await self._writes.send("PUT", "/v1/state", document, expected, query))
         return state.snapshot
 
     async def transition(self, to: IntEnum, reason: str, *expected: Expectation, source_module: str = "fsm_handler") -> State:
@@ -177,7 +175,23 @@ class StateClient:
         body = {"to": to.name, "reason": reason, "source_module": source_module}
         if source is not None:
             body["from"] = source
-        return await self._write("POST", "/v1/transitions", body, other, {})
+        return await self._state_in(await self._writes.send("POST", "/v1/transitions", body, other))
+
+    async def patch(
+        self,
+        *,
+        context_data: Data = msgspec.UNSET,
+        state_metadata: Data = msgspec.UNSET,
+        reason: str | None = None,
+        source_module: str = "fsm_handler",
+        expected: int | Expectation | None = None,
+    ) -> State:
+        """Change some members of the data, by a JSON Merge Patch on the newest state: a member that is None is removed.
+
+        What is left out stays; None for all of it makes it empty. It counts once. Raises `NoStateError` where there is none.
+        """
+        patch = merge_patch(context_data, state_metadata, reason, source_module)
+        return await self._state_in(await self._writes.send("PATCH", "/v1/state", patch, expected))
 
     async def initialize_if_empty(self) -> None:
         """Write the initial snapshot if there is no state; on return there is one."""
@@ -189,16 +203,22 @@ class StateClient:
         except StateExistsError:
             return
 
-    async def _write(self, method: str, path: str, body: Any, expected: Expectation | None, query: Mapping[str, str]) -> State:
-        encoded = _encode(body)
-        while True:
-            condition = await condition_of(expected, self._epoch, self._look)
-            headers = {"Idempotency-Key": new_uuid()} | condition.headers
-            try:
-                return await self._state_in(await self._transport.ask(method, path, query=query, headers=headers, body=encoded))
-            except StateVersionError as lost:
-                if not condition.fails_by_chance(lost):
-                    raise
+    # --- the agent's life ---
+
+    async def become_writer(self, name: str, ttl: float | None = None, takeover: bool = False) -> Lease:
+        """Take the lease for `ttl` seconds (None: as configured), or renew it. Each write and heartbeat shows its token then.
+
+        Raises `WriterHeldError` while another one has it, unless it is to be taken over; and `FencedError`, as those do, once
+        another one has replaced this client: leave writing to it.
+        """
+        return await self._writes.become_writer(name, ttl, takeover=takeover)
+
+    async def heartbeat(self, ttl: float | None = None) -> float:
+        """Say that the agent lives. Gives when the next one is due at the latest, in seconds since the Unix epoch.
+
+        `ttl` in seconds; None: as configured. Raises `FencedError`.
+        """
+        return await self._writes.heartbeat(ttl)
 
     # --- watching ---
 
@@ -211,7 +231,7 @@ class StateClient:
         async with aclosing(Watch(self._transport, await self.states(), last).events()) as events:
             async for event in events:
                 if isinstance(event, Change):
-                    self._epoch = event.epoch
+                    self._writes.epoch = event.epoch
                 yield event
 
     async def subscribe(

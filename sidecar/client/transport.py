@@ -14,6 +14,8 @@ from sidecar.errors import StateStoreError, StorageFailedError, StorageSlowError
 
 MAX_ANSWER_BYTES = 256 << 20
 
+_AS_JSON = {"Content-Type": "application/json"}
+
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 2.0
 _AGAIN = frozenset((429, 502, 503, 504))
@@ -124,9 +126,7 @@ class Transport:
         headers: Mapping[str, str] | None,
         body: bytes | None,
     ) -> Answer:
-        all_headers = {**(headers or {}), **self.authorization()}
-        if body is not None:
-            all_headers["Content-Type"] = "application/json"
+        all_headers = {**({} if body is None else _AS_JSON), **(headers or {}), **self.authorization()}
         async with self.session().request(
             method, self.endpoint.prefix + path, params=query, headers=all_headers, data=body, allow_redirects=False
         ) as response:
