@@ -10,7 +10,7 @@ from sidecar.api import conditions
 from sidecar.api.answer import NO_HEADERS, Answer
 from sidecar.api.parameters import DURATION
 from sidecar.api.request import Request
-from sidecar.config.sections import MAX_BATCH
+from sidecar.config.values import MAX_BATCH
 from sidecar.dispatch.acks import Acks
 from sidecar.dispatch.target import MAX_URL
 from sidecar.document import SnapshotDocument, TransitionDocument, split_path
