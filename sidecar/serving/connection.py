@@ -45,8 +45,8 @@ class Connection(web.RequestHandler):
 
     @property
     def waits(self) -> bool:
-        """Whether no request is being answered."""
-        return self._waiter is not None
+        """Whether no request is being answered: the next one has not come, or not even the first, so soon after the accept."""
+        return self._waiter is not None or not self._request_count
 
     def connection_made(self, transport: BaseTransport) -> None:
         self._wire = wire = cast(Transport, transport)
