@@ -70,6 +70,7 @@ class Heartbeat:
         self._expires_at: float | None = None
         self._judge_at: float | None = None
         self._noted: float | None = None
+        self._noting = False
 
     async def recover(self) -> None:
         """An agent that has ever sent a heartbeat gets the whole time of its last one: nobody could hear it meanwhile."""
@@ -83,18 +84,26 @@ class Heartbeat:
         if self.silent:
             _log.info("agent_back", ttl=ttl_seconds)
         self._expect(ttl_seconds)
-        if ttl_seconds != self._noted:
-            self._noted = ttl_seconds
-            self._store.journal.note(_NOTE, str(float(ttl_seconds)).encode(), self._after_note)
+        self._note()
         return self.expires_ts
+
+    def _note(self) -> None:
+        """Keep the newest time to live. One note at a time: agents that change it do not pile up before a slow disk."""
+        if self._noting or self._ttl_seconds == self._noted:
+            return
+        self._noting, self._noted = True, self._ttl_seconds
+        self._store.journal.note(_NOTE, str(float(self._ttl_seconds)).encode(), self._after_note)
 
     def _expect(self, ttl_seconds: float) -> None:
         self._ttl_seconds = ttl_seconds
         self._expires_at = self._judge_at = self._clock() + ttl_seconds
 
     def _after_note(self, error: StorageError | None) -> None:
+        self._noting = False
         if error:  # the next heartbeat tries again
             self._noted = None
+        else:
+            self._note()
 
     @property
     def silent(self) -> bool:

@@ -183,6 +183,19 @@ async def test_a_write_that_is_on_its_way_wins_over_the_will():
     assert LOST == agent.where
 
 
+async def test_times_to_live_do_not_pile_up_before_a_slow_disk():
+    """One note is on its way, however often it changes; then the newest one follows."""
+    journal = HeldJournal()
+    agent = Agent(journal)
+    for ttl in (10.0, 20.0, 30.0):
+        agent.heartbeat.beat(ttl)
+    assert 1 == len(journal.waiting)
+    journal.settle()
+    journal.settle()
+
+    assert ({"heartbeat": b"30.0"}, 0) == (journal.notes, len(journal.waiting))
+
+
 async def test_a_full_disk_delays_the_will(caplog):
     """Nothing ends; after the same time again it is tried anew. Nor is the heartbeat itself forgotten for long."""
     journal = HeldJournal()
