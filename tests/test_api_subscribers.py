@@ -1,5 +1,6 @@
 """Subscribers over HTTP: registering, looking, removing, pinging; and what they may ask for."""
 
+import asyncio
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -7,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from receiver import held
 from sidecar_process import eventually, free_port, on_disk, problem_of
 from standardwebhooks import Webhook
 
@@ -318,6 +320,23 @@ def test_a_subscriber_of_the_config_file_belongs_to_it(start, hook, tmp_path):
     view = api.get("/v1/subscribers/console").json
     assert ("config", hook.url, "1s") == (view["source"], view["url"], view["timeout"])
     assert "delivered" == api.post("/v1/subscribers/console/ping").json["outcome"]
+
+
+def test_pings_of_a_receiver_that_hangs_keep_nobody_from_the_api(start, hook):
+    """They take no place of other requests; one too many is refused, and does not queue up behind them."""
+    gate = asyncio.Event()
+    hook.answers(held(gate))
+    one = {"listen": "127.0.0.1:0", "limits": {"requests": 1}}
+    api = start(api=one, webhooks={"max_in_flight": 16}, fsm={"initial": None}).api
+    api.put("/v1/subscribers/console", {"url": hook.url, "timeout": "10s"})
+    with ThreadPoolExecutor() as pool:
+        ping = pool.submit(api.post, "/v1/subscribers/console/ping")
+        hook.wait_for(1)
+        problem_of(api.post("/v1/subscribers/console/ping"), 503, "overloaded")
+        assert 200 == api.get("/v1/subscribers").status
+        hook.call(gate.set)
+
+        assert "delivered" == ping.result().json["outcome"]
 
 
 def test_a_ping_tells_how_it_went(api, hook):

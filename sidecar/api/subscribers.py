@@ -174,7 +174,9 @@ async def delete_subscriber(request: Request) -> web.StreamResponse:
 )
 async def ping_subscriber(request: Request) -> web.StreamResponse:
     """Send a message without a state, and answer how it went."""
-    attempt = await request.parts.dispatcher.ping(_id.read(request))
+    subscriber_id = _id.read(request)
+    with request.waiting():  # for a receiver that may hang
+        attempt = await request.parts.dispatcher.ping(subscriber_id)
     return wire.answer(documents.Ping(attempt.outcome, attempt.status, attempt.seconds))
 
 

@@ -19,6 +19,7 @@ from sidecar.dispatch.feed import Due, Feed
 from sidecar.dispatch.roster import Roster
 from sidecar.dispatch.subscriber import Reason, Status, Subscriber
 from sidecar.dispatch.webhook import Attempt, Outcome, attempt
+from sidecar.errors import OverloadedError
 from sidecar.journal import Journal
 from sidecar.meters import DispatchMetrics
 
@@ -79,6 +80,10 @@ class Places:
         self._all = asyncio.Semaphore(max_in_flight)
         parts = {Lane.FAILING: 4, Lane.NEW: 2, Lane.PING: 16}
         self._lanes = {lane: asyncio.Semaphore(max(1, max_in_flight // part)) for lane, part in parts.items()}
+
+    def full(self, lane: Lane) -> bool:
+        """Whether the next attempt there would have to wait."""
+        return self._lanes[lane].locked()
 
     async def attempt(self, lane: Lane | None, attempt: Callable[[], Awaitable[Attempt]]) -> Attempt:
         """Wait for a place, and make the attempt. None: the receiver is known to be well."""
@@ -182,7 +187,9 @@ class Delivery:
         return self.subscriber.status is not Status.ACTIVE or (self.subscriber.cursor or 0) >= self._journal.head
 
     async def ping(self) -> Attempt:
-        """One attempt with a message that carries no state."""
+        """One attempt with a message that carries no state. Raises `OverloadedError`: nobody is there to wait for a place."""
+        if self._places.full(Lane.PING):
+            raise OverloadedError("as many pings as may be are on their way already; try again in a moment")
         ping = message.ping(epoch=self._journal.epoch, subscriber_id=self.subscriber.id, now=time.time())
         return await self.send(ping, Lane.PING)
 
