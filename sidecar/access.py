@@ -70,7 +70,7 @@ class Access:
     ) -> None:
         """`max_failures`: so many requests without a valid token are answered per second and peer.
 
-        `revised` is called when other tokens count than before: those who stay are to be admitted again.
+        `revised` is called when other tokens count than before: those who stay are to be judged again.
         """
         self.failures = Failures(max_failures, clock)
         self._revised = revised
@@ -83,14 +83,21 @@ class Access:
         self._revised()
 
     def admit(self, authorization: Sequence[str], peer: str, scope: Scope | None) -> Caller:
+        """As `judge`, but who comes too often without a valid token gets `TooManyFailuresError`."""
+        try:
+            return self.judge(authorization, scope)
+        except UnauthorizedError:
+            if self.failures.too_many(peer):
+                raise TooManyFailuresError from None
+            raise
+
+    def judge(self, authorization: Sequence[str], scope: Scope | None) -> Caller:
         """Whose token the `Authorization` headers carry. `scope`: what the request needs; None: any token will do.
 
-        Raises `UnauthorizedError`, `ForbiddenError` or `TooManyFailuresError`.
+        Raises `UnauthorizedError` or `ForbiddenError`.
         """
         caller = self._caller_of(authorization)
         if caller is None:
-            if self.failures.too_many(peer):
-                raise TooManyFailuresError
             raise UnauthorizedError("unknown" if authorization else "missing")
         if scope is not None and scope not in caller.scopes:
             raise ForbiddenError(scope)

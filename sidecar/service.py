@@ -149,7 +149,7 @@ class Service:
 
         backups = Backups(database, BackupMetrics(registry))
         tls = self._tls = Tls(files) if (files := config.api.tls.files) else None
-        access = Access(found.holders, max_failures=config.api.max_auth_failures, revised=watchers.wake)
+        access = Access(found.holders, max_failures=config.api.max_auth_failures, revised=watchers.revise)
         http_metrics = HttpMetrics(registry, ROUTES)
         api = build_api(
             store,
@@ -293,11 +293,10 @@ class Service:
     def _take_over_tokens(self, found: Loaded, access: Access) -> None:
         """Unless that would open a listener to everybody which only a restart moves to where it may be open."""
         api = replace(self._config.api, tokens=found.config.api.tokens, auth=found.config.api.auth)
-        candidate = replace(self._config, api=api)
-        if check(candidate):
+        if check(replace(found.config, api=api, ops=self._config.ops)):  # the listeners stay where they are
             return
         opens = access.guarded and not found.holders
-        self._config = candidate
+        self._config = replace(self._config, api=api)
         access.hold(found.holders)
         if opens:
             _tell_open()

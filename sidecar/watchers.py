@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from enum import StrEnum
 from typing import NamedTuple
 
-from sidecar.errors import CompactedError, DrainingError, TooManyWatchersError
+from sidecar.errors import AccessError, CompactedError, DrainingError, TooManyWatchersError
 from sidecar.journal import Entry, Journal
 
 CLOSING_SECONDS = 0.5
@@ -18,6 +18,10 @@ _BATCH_BYTES = 16 << 10
 
 _TOGETHER = 32
 """So many are woken at a time; then everybody else has a turn, the writers first."""
+
+
+Judge = Callable[[], None]
+"""Raises `AccessError` when the watcher may not be here any more."""
 
 
 class Kind(StrEnum):
@@ -50,12 +54,16 @@ class Due(NamedTuple):
 
 
 class Watcher:
-    """One who waits. `cursor`: the last revision that it has; None: none of this journal yet."""
+    """One who waits. `cursor`: the last revision that it has; None: none of this journal yet.
+
+    `revoked`: why it may not be here any more.
+    """
 
     def __init__(self, watchers: "Watchers", kind: Kind, cursor: int | None, gap: Gap | None) -> None:
         self.kind = kind
         self.cursor = cursor
         self.gone = False
+        self.revoked: AccessError | None = None
         self._gap = gap
         self._watchers = watchers
         self._waiting: asyncio.Future[None] | None = None
@@ -67,8 +75,8 @@ class Watcher:
         return self._watchers.journal.head > (self.cursor or 0)
 
     async def wait(self, seconds: float) -> None:
-        """Return when it is behind or gone, the time is over, or the sidecar stops."""
-        if self.behind or self.gone or self._watchers.closed:
+        """Return when it is behind, gone or revoked, the time is over, or the sidecar stops."""
+        if self.behind or self.gone or self.revoked or self._watchers.closed:
             return
         loop = asyncio.get_running_loop()
         self._waiting = loop.create_future()
@@ -163,11 +171,11 @@ class Watchers:
         self.gaps = dict.fromkeys(Gap, 0)
         self.refused = 0
         self.stalled = 0
-        self._watchers: dict[Watcher, None] = {}
+        self._watchers: dict[Watcher, Judge] = {}
         self._somebody = asyncio.Event()
 
     @contextmanager
-    def admitted(self, kind: Kind, cursor: int | None, gap: Gap | None = None) -> Iterator[Watcher]:
+    def admitted(self, kind: Kind, cursor: int | None, gap: Gap | None = None, *, judge: Judge) -> Iterator[Watcher]:
         """A watcher, while the block runs. Raises `TooManyWatchersError`."""
         if self.closed:
             raise DrainingError("the sidecar is stopping; its next instance will answer")
@@ -175,7 +183,7 @@ class Watchers:
             self.refused += 1
             raise TooManyWatchersError(self.limit)
         watcher = Watcher(self, kind, cursor, gap)
-        self._watchers[watcher] = None
+        self._watchers[watcher] = judge
         self._somebody.set()
         try:
             yield watcher
@@ -204,10 +212,14 @@ class Watchers:
                 if count % _TOGETHER == 0:
                     await asyncio.sleep(0)
 
-    def wake(self) -> None:
-        """All of them look again, whether they may still be here."""
-        for watcher in self._watchers:
-            watcher.wake()
+    def revise(self) -> None:
+        """Others may be here than before: who may not any more is sent away."""
+        for watcher, judge in self._watchers.items():
+            try:
+                judge()
+            except AccessError as error:
+                watcher.revoked = error
+                watcher.wake()
 
     def close(self) -> None:
         """All of them come to an end, and nobody is admitted any more."""

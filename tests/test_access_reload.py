@@ -1,6 +1,7 @@
 """Tokens change while the sidecar runs."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from holders import bearer, entry
@@ -63,6 +64,43 @@ def test_a_revoked_token_reads_no_longer(sidecar, tmp_path):
         assert [401] == polled
         api.put("/v1/state", {"state": "IDLE"}, **bearer(NEW))
         assert "IDLE" == other.event().data["snapshot"]["state"]
+
+
+def test_who_came_before_there_were_tokens_reads_no_longer(tmp_path):
+    """Also the streams of an open sidecar end when tokens come to it."""
+    sidecar = Running(tmp_path)
+    with running(sidecar.path) as sidecar.process, watching(sidecar.process.api) as stream:
+        assert "state" == stream.event().kind
+        sidecar.reload(api=BASE["api"] | {"tokens": [entry(tmp_path, "agent", SCOPES, OLD)]})
+
+        assert ("end", {"reason": "revoked"}) == stream.event()[:2]
+
+
+def test_a_reload_cuts_nobody_else_short(sidecar):
+    """Who waits with a token that still counts waits on."""
+    api = sidecar.process.api
+    revision = api.get("/v1/state", **bearer(OLD)).json["revision"]
+    with ThreadPoolExecutor() as pool:
+        poll = pool.submit(api.get, f"/v1/state?after={revision}&wait=10s", **bearer(OLD))
+        eventually(lambda: 1 == of(sidecar.process, "fsm_watchers", kind="poll"))
+        sidecar.reload(health={"stale_after": "5m"})
+        api.put("/v1/state", {"state": "IDLE"}, **bearer(OLD))
+
+        assert (200, revision + 1) == (poll.result().status, poll.result().json["revision"])
+
+
+def test_a_revocation_does_not_wait_for_other_changes(tmp_path):
+    """The same edit raises a limit, which waits for a restart, and uses it already."""
+    sidecar = Running(tmp_path)
+    sidecar.write(api=BASE["api"] | {"tokens": [entry(tmp_path, "agent", SCOPES, OLD)]}, store={"max_subscribers": 1})
+    two = [{"id": name, "url": "http://127.0.0.1:9/"} for name in ("one", "two")]
+    with running(sidecar.path) as sidecar.process:
+        sidecar.process.wait_for("ready")
+        entry(tmp_path, "agent", SCOPES, NEW)
+        line = sidecar.reload(store={"max_subscribers": 2}, subscribers=two)
+
+        assert [401, 200] == statuses(sidecar)
+        assert ["store.max_subscribers"] == line["needs_restart"]
 
 
 def test_holders_come_and_go(sidecar, tmp_path):

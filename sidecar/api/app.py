@@ -6,7 +6,7 @@ It stands on aiohttp's low-level server (https://docs.aiohttp.org/en/stable/web_
 import asyncio
 import time
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 
 import msgspec
 import structlog
@@ -93,6 +93,7 @@ class Api:
         loop = asyncio.get_running_loop()
         request = Request(message, payload, protocol, writer, task, loop, client_max_size=self._max_body_bytes)
         request.parts = self._parts
+        request.access = self._access
         request.in_flight = self.in_flight
         return request
 
@@ -141,9 +142,7 @@ class Api:
     def _admit(self, request: Request, route: str) -> None:
         """Let the caller in. Without a valid token nobody learns what there is, and what not."""
         needed = SCOPES.get((route, request.method))
-        admit = partial(self._access.admit, request.headers.getall("Authorization", ()), request.remote or "", needed)
-        request.caller = admit()
-        request.admit = admit
+        request.caller = self._access.admit(request.headers.getall("Authorization", ()), request.remote or "", needed)
 
 
 async def _preflight(request: Request) -> web.StreamResponse:

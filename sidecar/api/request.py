@@ -7,7 +7,7 @@ from typing import NamedTuple, NoReturn
 
 from aiohttp import web
 
-from sidecar.access import ANYBODY, Caller
+from sidecar.access import ANYBODY, Access, Caller, Scope
 from sidecar.api.answer import NO_HEADERS
 from sidecar.backup import Backups
 from sidecar.dispatch.dispatcher import Dispatcher
@@ -55,12 +55,10 @@ class Request(BareRequest):
     """One request."""
 
     parts: Parts
+    access: Access
     in_flight: InFlight
     placeholders: Mapping[str, str]
     """What stands in the path where the route's template has a name."""
-
-    admit: Callable[[], Caller] | None = None
-    """Raises `AccessError` once the caller may not do this any more; None: anybody may. For those who stay."""
 
     lost: Callable[[], None] | None = None
     """Called when the connection is lost while the request is being answered."""
@@ -81,6 +79,11 @@ class Request(BareRequest):
         super()._cancel(exc)
         if self.lost:
             self.lost()
+
+    def judge_reader(self) -> None:
+        """Raises `AccessError` once the caller may not read any more. For those who stay while tokens come and go."""
+        if self.access.guarded:
+            self.access.judge(self.headers.getall("Authorization", ()), Scope.READ)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

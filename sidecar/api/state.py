@@ -103,11 +103,11 @@ async def _newer(request: Request, known: int | None, seconds: float) -> None:
     """Wait for a revision after the one that is known."""
     watchers = request.parts.watchers
     if known is not None and watchers.journal.head <= known:
-        with watchers.admitted(Kind.POLL, known) as watcher, request.waiting():
+        with watchers.admitted(Kind.POLL, known, judge=request.judge_reader) as watcher, request.waiting():
             request.lost = watcher.leave
             await watcher.wait(seconds)
-        if request.admit:
-            request.admit()
+        if watcher.revoked:
+            raise watcher.revoked
 
 
 @routes.put(

@@ -19,7 +19,7 @@ from sidecar.api.parameters import Header
 from sidecar.api.request import Request
 from sidecar.api.routing import Routes, Scope
 from sidecar.dispatch import message
-from sidecar.errors import AccessError, MalformedError, TooManyWatchersError
+from sidecar.errors import MalformedError, TooManyWatchersError
 from sidecar.journal import Entry, Journal
 from sidecar.store import MAX_VERSION
 from sidecar.watchers import Due, Gap, Kind, Watcher
@@ -59,7 +59,7 @@ async def get_watch(request: Request) -> web.StreamResponse:
     stream = Stream("text/event-stream", {"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
     if request.method == "HEAD":
         return stream
-    with watchers.admitted(Kind.STREAM, cursor, gap) as watcher:
+    with watchers.admitted(Kind.STREAM, cursor, gap, judge=request.judge_reader) as watcher:
         request.lost = watcher.leave
         with request.waiting(), suppress(ConnectionError):  # it goes away, which is how most streams end
             _bound(request)
@@ -106,7 +106,7 @@ async def _follow(request: Request, watcher: Watcher) -> None:
         await watcher.wait(watchers.heartbeat_seconds)
         if watcher.gone:
             return
-        if not _is_admitted(request):
+        if watcher.revoked:
             _send(request, _REVOKED)
             return
         if watcher.behind:
@@ -118,14 +118,6 @@ async def _follow(request: Request, watcher: Watcher) -> None:
             _send(request, _HEARTBEAT)
         if request.protocol.writing_paused:
             await _taken(request, watcher)
-
-
-def _is_admitted(request: Request) -> bool:
-    """Whether the token that the stream was asked for with still counts."""
-    try:
-        return request.admit is None or bool(request.admit())
-    except AccessError:
-        return False
 
 
 def _send(request: Request, data: bytes) -> None:
