@@ -347,6 +347,22 @@ def test_the_newest_of_a_compacted_history_are_those_that_are_kept(start):
     assert [5, 6] == [entry["revision"] for entry in api.get("/v1/history?newest=100").json["entries"]]
 
 
+@pytest.mark.parametrize("backend", ["memory", "sqlite"])
+def test_a_page_of_large_states_is_no_larger_than_a_mebibyte(start, tmp_path, backend):
+    """Whoever does not read it would have it kept. The last ones are the last ones; one page follows another to the head."""
+    api = start(journal={"backend": backend, "path": str(tmp_path / "journal.db"), "ballast": "0B"}).api
+    for n in range(50):
+        api.put("/v1/state", {"state": "IDLE", "context_data": {"n": n, "x": "x" * 200_000}})
+    last, seen = api.get("/v1/history?newest=50"), [0]
+    while seen[-1] < 51:
+        page = api.get(f"/v1/history?after={seen[-1]}&limit=1000")
+        assert len(page.body) < 2**20 + 1000
+        seen += [entry["revision"] for entry in page.json["entries"]]
+
+    assert list(range(47, 52)) == [entry["revision"] for entry in last.json["entries"]]
+    assert list(range(52)) == seen
+
+
 def test_without_a_state_the_history_is_empty(start):
     """However it is asked for."""
     api = start(**EMPTY).api

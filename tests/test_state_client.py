@@ -117,6 +117,15 @@ async def test_a_write_whose_answer_is_cut_off_counts_once(start, cuts):
         assert [1, 2, 3] == [state.revision async for state in direct.history()]
 
 
+async def test_a_history_of_large_states_is_read_to_its_end(start):
+    """A page of them has fewer than were asked for, and is not the last one for that."""
+    async with client_of(start()) as store:
+        for n in range(5):
+            await store.set(snap(n + 1, context_data={"x": "x" * 250_000}))
+
+        assert [1, 2, 3, 4, 5, 6] == [state.revision async for state in store.history()]
+
+
 async def test_what_cannot_be_repeated_in_time_is_unknown(start):
     """It may have counted, and the error says so; a read tells."""
     sidecar = start()

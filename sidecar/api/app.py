@@ -15,7 +15,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 
 from sidecar.access import Access
-from sidecar.api import description, journal, page, state, subscribers, watch, writer
+from sidecar.api import description, history, journal, page, state, subscribers, watch, writer
 from sidecar.api import heartbeat as heartbeats
 from sidecar.api.browsers import Browsers, preflight
 from sidecar.api.openapi import openapi
@@ -33,6 +33,7 @@ from sidecar.watchers import Watchers
 
 _TABLE = Table(
     state.routes,
+    history.routes,
     watch.routes,
     writer.routes,
     heartbeats.routes,

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from sidecar.api import conditions, documents, wire
 from sidecar.api.describing import Reply
-from sidecar.api.parameters import Choice, Duration, Flag, Integer
+from sidecar.api.parameters import Choice, Duration, Flag
 from sidecar.api.patching import MEDIA_TYPE, StatePatch, patched
 from sidecar.api.request import Request
 from sidecar.api.routing import Routes, Scope
@@ -15,7 +15,6 @@ from sidecar.api.writing import RAISES, WRITES, WRITTEN, Write
 from sidecar.conflicts import Expectation
 from sidecar.document import SnapshotDocument, TransitionDocument
 from sidecar.errors import (
-    CompactedError,
     InvalidError,
     MalformedError,
     NoStateError,
@@ -23,7 +22,6 @@ from sidecar.errors import (
     TooManyWatchersError,
 )
 from sidecar.snapshot import new_uuid
-from sidecar.store import MAX_VERSION
 from sidecar.watchers import Kind
 
 LONGEST_WAIT_SECONDS = 60.0
@@ -40,22 +38,12 @@ _enforce_version = Flag(
     "The write counts only when the current version is older than that in the body.",
     raises=(StateVersionError,),
 )
-_after = Integer(
-    "after",
-    "Revisions after this one; without it from the oldest that is kept.",
-    default=None,
-    least=0,
-    most=MAX_VERSION,
-    raises=(CompactedError,),
-)
 _wait = Duration(
     "wait",
     "Long poll: answered as soon as there is a revision after that of `after` or `If-None-Match`; after so long with 304.",
     most=LONGEST_WAIT_SECONDS,
     raises=(TooManyWatchersError,),
 )
-_limit = Integer("limit", "At most so many.", default=100, least=1, most=1000)
-_newest = Integer("newest", "The last so many, in place of `after` and `limit`.", default=None, least=1, most=1000)
 _format = Choice("format", "As JSON, or as a Mermaid diagram.", "json", "mermaid")
 
 _STATE = Reply("The state.", documents.State, headers=(conditions.ETAG,))
@@ -200,20 +188,6 @@ async def get_state_meta(request: Request) -> web.StreamResponse:
     document = msgspec.Raw(current.entry.document) if current else None
     revision = current.entry.revision if current else 0
     return wire.answer({"epoch": store.journal.epoch, "revision": revision, "snapshot": document, "meta": meta})
-
-
-@routes.get("/v1/history", Scope.READ, takes=(_after, _limit, _newest), answers={200: Reply("A page.", documents.History)})
-async def get_history(request: Request) -> web.StreamResponse:
-    """Revisions after `after` (default: from the oldest kept), at most `limit`; or the last `newest` ones. Oldest first."""
-    journal = request.parts.store.journal
-    after, limit, newest = _after.read(request), _limit.read(request), _newest.read(request)
-    if newest is not None:
-        if _after.text(request) or _limit.text(request):
-            raise MalformedError("newest says all of it: leave after and limit out, or page on with them instead")
-        after, limit = max(journal.head - newest, journal.oldest - 1), newest
-    entries = await journal.read(journal.oldest - 1 if after is None else after, limit)
-    page = [msgspec.Raw(wire.state_document(journal.epoch, entry.revision, entry.document)) for entry in entries]
-    return wire.answer({"epoch": journal.epoch, "oldest": journal.oldest, "head": journal.head, "entries": page})
 
 
 @routes.get("/v1/conflicts", Scope.READ, answers={200: Reply("The conflicts.", documents.ConflictList)})

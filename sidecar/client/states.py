@@ -114,6 +114,7 @@ class MetaAnswer(msgspec.Struct, frozen=True):
 class HistoryAnswer(msgspec.Struct, frozen=True):
     """`GET /v1/history`."""
 
+    head: int
     entries: tuple[StateAnswer, ...]
 
 

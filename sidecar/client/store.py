@@ -124,7 +124,7 @@ class StateClient:
             page = decoded((await self._transport.ask("GET", "/v1/history", query=query)).body, HistoryAnswer)
             for each in page.entries:
                 yield each.typed(states)
-            if len(page.entries) < _PAGE:
+            if not page.entries or page.entries[-1].revision >= page.head:
                 return
             after = page.entries[-1].revision
 
