@@ -171,7 +171,8 @@ def test_many_writes_at_once_end_with_the_newest(start, show):
     timeline = page.wait_for("#timeline-body", "number 99\n")
 
     told = [line for line in timeline.splitlines() if line.startswith("number")]
-    assert [f"number {number}" for number in range(99, 60, -1)] == told[:39]
+    assert len(told) >= 10, "a page of the history holds so many of these"
+    assert [f"number {number}" for number in range(99, 99 - len(told), -1)] == told
 
 
 # --- staying live ---
