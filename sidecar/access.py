@@ -9,7 +9,7 @@ import hmac
 import time
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from sidecar.errors import ForbiddenError, TooManyFailuresError, UnauthorizedError
 
@@ -55,6 +55,21 @@ def _digest(token: bytes) -> bytes:
     return hashlib.sha256(token).digest()
 
 
+class Pass(NamedTuple):
+    """What a caller was let in with, whom that told, and the tokens that counted."""
+
+    authorization: bytes
+    caller: Caller
+    known: object
+
+
+class Door(Protocol):
+    """A connection, as far as it matters here. Whoever is let in gets a pass, which is looked at first the next time."""
+
+    peer: str
+    shown: Pass | None
+
+
 class Access:
     """Lets callers in. `guarded`: there are tokens, and nobody comes in without one. `holders` can be replaced at any time."""
 
@@ -82,39 +97,43 @@ class Access:
         self.guarded = bool(self._known)
         self._revised()
 
-    def admit(self, authorization: Sequence[str], peer: str, scope: Scope | None) -> Caller:
+    def admit(self, authorization: Sequence[str], scope: Scope | None, door: Door) -> Caller:
         """As `judge`, but who comes too often without a valid token gets `TooManyFailuresError`."""
         try:
-            return self.judge(authorization, scope)
+            return self.judge(authorization, scope, door)
         except UnauthorizedError:
-            if self.failures.too_many(peer):
+            if self.failures.too_many(door.peer):
                 raise TooManyFailuresError from None
             raise
 
-    def judge(self, authorization: Sequence[str], scope: Scope | None) -> Caller:
+    def judge(self, authorization: Sequence[str], scope: Scope | None, door: Door) -> Caller:
         """Whose token the `Authorization` headers carry. `scope`: what the request needs; None: any token will do.
 
-        Raises `UnauthorizedError` or `ForbiddenError`.
+        What has let in the connection's last request is not hashed again. Raises `UnauthorizedError` or `ForbiddenError`.
         """
-        caller = self._caller_of(authorization)
-        if caller is None:
-            raise UnauthorizedError("unknown" if authorization else "missing")
-        if scope is not None and scope not in caller.scopes:
+        presented = authorization[0].encode("utf-8", "surrogateescape") if len(authorization) == 1 else b""
+        shown = door.shown
+        if shown is None or shown.known is not self._known or not hmac.compare_digest(shown.authorization, presented):
+            caller = self._caller_of(presented)
+            if caller is None:
+                raise UnauthorizedError("unknown" if authorization else "missing")
+            door.shown = shown = Pass(presented, caller, self._known)
+        if scope is not None and scope not in shown.caller.scopes:
             raise ForbiddenError(scope)
-        return caller
+        return shown.caller
 
-    def _caller_of(self, authorization: Sequence[str]) -> Caller | None:
-        presented, found = _digest(_bearer(authorization)), None
-        for digest, caller in self._known:  # all of them, also after it was found
-            if hmac.compare_digest(digest, presented):
+    def _caller_of(self, presented: bytes) -> Caller | None:
+        digest, found = _digest(_bearer(presented)), None
+        for known, caller in self._known:  # all of them, also after it was found
+            if hmac.compare_digest(known, digest):
                 found = caller
         return found
 
 
-def _bearer(authorization: Sequence[str]) -> bytes:
-    """The token of the only `Authorization: Bearer …` (RFC 6750, section 2.1); empty: there is none."""
-    scheme, _, token = authorization[0].partition(" ") if len(authorization) == 1 else ("", "", "")
-    return token.strip().encode("utf-8", "surrogateescape") if scheme.lower() == "bearer" else b""
+def _bearer(authorization: bytes) -> bytes:
+    """The token of `Authorization: Bearer …` (RFC 6750, section 2.1); empty: there is none."""
+    scheme, _, token = authorization.partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" else b""
 
 
 class Failures:

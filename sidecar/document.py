@@ -46,6 +46,8 @@ class SnapshotDocument(msgspec.Struct, frozen=True):
     state_metadata: dict[str, Any] = {}
 
 
+_STATUSES = TransitionStatus.__members__
+
 _Names = TypeVar("_Names", bound=IntEnum)
 
 _encode = msgspec.json.Encoder().encode
@@ -118,11 +120,13 @@ def state_of(body: bytes) -> str:
 
 def check_names(document: SnapshotDocument, states: type[IntEnum]) -> None:
     """Raises `InvalidSnapshotError` with the path of a name that is not a state, or not a transition's status."""
+    names = states.__members__
     _member(states, document.state, "$.state")
     if document.prev_state is not None:
         _member(states, document.prev_state, "$.prev_state")
-    for n, transition in enumerate(document.history):
-        _transition_of(transition, states, f"$.history[{n}]")
+    for n, item in enumerate(document.history):
+        if item.from_state not in names or item.to_state not in names or item.status not in _STATUSES:
+            _transition_of(item, states, f"$.history[{n}]")  # which tells what is wrong with it
 
 
 def snapshot_of(document: SnapshotDocument, states: type[IntEnum]) -> FsmSnapshot:

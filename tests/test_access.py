@@ -1,5 +1,8 @@
 """Who may do what: with tokens, every request needs one that has the scope of its route."""
 
+from contextlib import closing
+from http.client import HTTPConnection
+
 import pytest
 from holders import TOKENS, WRONG, bearer, entry, one_for_each_scope
 from hypothesis import given
@@ -127,13 +130,21 @@ def test_old_and_new_tokens_count_together(start, tmp_path):
     assert [200, 200, 403] == written
 
 
+class Door:
+    """A connection."""
+
+    def __init__(self, peer="peer"):
+        self.peer = peer
+        self.shown = None
+
+
 @given(token=st.text(), tokens=st.lists(st.binary(min_size=1, max_size=40), max_size=4, unique=True))
 def test_only_a_token_that_is_known_lets_in(token, tokens):
     """Whatever was sent: an error that is meant, and nothing else."""
     access = Access([holder("known", ["admin"], tokens)], max_failures=10**9)
-    encoded = token.strip().encode("utf-8", "surrogatepass")
+    encoded = token.encode("utf-8").strip()
     try:
-        caller = access.admit([f"Bearer {token}"], "peer", Scope.ADMIN)
+        caller = access.admit([f"Bearer {token}"], Scope.ADMIN, Door())
     except UnauthorizedError:
         assert encoded not in tokens
     else:
@@ -141,12 +152,46 @@ def test_only_a_token_that_is_known_lets_in(token, tokens):
         assert encoded in tokens
 
 
+def test_each_request_of_a_connection_is_judged_by_what_it_presents(guarded):
+    """Whatever was presented before: another token counts as that one, none as none, and a wrong one not at all."""
+    reader, writer = TOKENS[Scope.READ], TOKENS[Scope.WRITE]
+    presented = [reader, reader, WRONG, reader, writer, None, reader, reader + "x", reader]
+    with closing(HTTPConnection(guarded.api.address, timeout=10)) as connection:
+        statuses = []
+        for token in presented:
+            connection.request("GET", "/v1/machine", headers={"Authorization": f"Bearer {token}"} if token else {})
+            response = connection.getresponse()
+            response.read()
+            statuses.append(response.status)
+
+    assert [200, 200, 401, 200, 403, 401, 200, 401, 200] == statuses
+
+
+@given(steps=st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([Scope.READ, Scope.WRITE, None]), st.booleans())))
+def test_what_a_connection_presented_before_changes_nothing(steps):
+    """However tokens come and go meanwhile: it is answered as a new connection is."""
+    holders = [holder("a", ["state:read"], [b"a"]), holder("b", ["admin"], [b"b"])]
+    access, kept = Access(holders, max_failures=10**9), Door()
+
+    def outcome(token, scope, door):
+        try:
+            return access.admit([f"Bearer {token}"], scope, door).name
+        except (ForbiddenError, UnauthorizedError) as error:
+            return type(error)
+
+    for token, scope, swapped in steps:
+        if swapped:
+            holders.reverse()
+            access.hold(holders[:1])
+        assert outcome(token, scope, Door()) == outcome(token, scope, kept)
+
+
 def test_an_unknown_route_needs_any_token():
     """And a known one the scope."""
     access = Access([holder("reader", ["state:read"], [b"token"])])
-    assert "reader" == access.admit(["Bearer token"], "peer", None).name
+    assert "reader" == access.admit(["Bearer token"], None, Door()).name
     with pytest.raises(ForbiddenError):
-        access.admit(["Bearer token"], "peer", Scope.WRITE)
+        access.admit(["Bearer token"], Scope.WRITE, Door())
 
 
 # --- without tokens ---
@@ -211,12 +256,12 @@ def test_peers_are_limited_each_for_itself_and_for_a_second():
 
     def fails_with(peer):
         with pytest.raises((UnauthorizedError, TooManyFailuresError)) as refusal:
-            access.admit([], peer, Scope.READ)
+            access.admit([], Scope.READ, Door(peer))
         return refusal.type
 
     assert [UnauthorizedError] * 3 + [TooManyFailuresError] * 2 == [fails_with("a") for _ in range(5)]
     assert UnauthorizedError is fails_with("b")
-    assert "known" == access.admit(["Bearer token"], "a", Scope.READ).name
+    assert "known" == access.admit(["Bearer token"], Scope.READ, Door("a")).name
     clock.now += 1
     assert UnauthorizedError is fails_with("a")
 

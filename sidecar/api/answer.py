@@ -6,7 +6,7 @@ from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 
-from aiohttp import HttpVersion10, web
+from aiohttp import ClientConnectionResetError, HttpVersion10, web
 from aiohttp.abc import AbstractStreamWriter
 
 NO_HEADERS: Mapping[str, str] = {}
@@ -17,13 +17,14 @@ class Answer(web.StreamResponse):
     """JSON, known as a whole.
 
     aiohttp's `Response` can be changed until it is sent, which costs as much as reading the request. This one overrides the
-    two steps that the server takes with a response, and sends through the request's writer.
+    two steps that the server takes with a response, and sends as the request's writer does.
     """
 
-    def __init__(self, body: bytes, *, status: int = 200, headers: Mapping[str, str] = NO_HEADERS) -> None:
+    def __init__(self, body: bytes, *, status: int = 200, lines: str = "") -> None:
+        """`lines`: more of the head, as `header_lines` makes them."""
         super().__init__(status=status)
         self._bytes = body
-        self._lines = _lines(headers)
+        self._head = f"{_STATUS_LINES[status]}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n{lines}"
         self._keeps = True
 
     @property
@@ -37,18 +38,18 @@ class Answer(web.StreamResponse):
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
         """Send it."""
-        writer = request.writer
+        writer, transport = request.writer, request.transport
+        if transport is None or transport.is_closing():
+            raise ClientConnectionResetError("the caller has gone")
         self._keeps = self._keeps and request.keep_alive
         if not self._keeps:
             connection = "Connection: close\r\n"
         else:
             connection = "Connection: keep-alive\r\n" if request.version == HttpVersion10 else ""
-        body = self._bytes
-        head = (
-            f"{_STATUS_LINES[self.status]}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-            f"{self._lines}{_crossing(request)}{connection}Date: {_date()}\r\n\r\n"
-        ).encode("ascii")
-        await writer.write(head if request.method == "HEAD" else head + body)
+        head = f"{self._head}{_crossing(request)}{connection}Date: {_date()}\r\n\r\n".encode("ascii")
+        piece = head if request.method == "HEAD" else head + self._bytes
+        writer.output_size += len(piece)  # so much of an answer has begun, as the writer's own `write` would count it
+        transport.write(piece)
         if request.protocol.writing_paused:  # many small answers that nobody reads would pile up
             await writer.drain()
         return writer
@@ -62,7 +63,7 @@ class Stream(web.StreamResponse):
 
     def __init__(self, content_type: str, headers: Mapping[str, str] = NO_HEADERS) -> None:
         super().__init__()
-        self._lines = f"Content-Type: {content_type}\r\n{_lines(headers)}"
+        self._lines = f"Content-Type: {content_type}\r\n{header_lines(headers)}"
         self._begun = False
 
     @property
@@ -83,14 +84,15 @@ class Stream(web.StreamResponse):
         """The connection's end is the body's."""
 
 
-def _lines(headers: Mapping[str, str]) -> str:
+def header_lines(headers: Mapping[str, str]) -> str:
+    """As they stand in a head."""
     return "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
 
 
 def _crossing(request: web.BaseRequest) -> str:
     """What is to be said to a page of another origin: one of our requests knows it."""
     crossing: Mapping[str, str] = getattr(request, "crossing", NO_HEADERS)
-    return _lines(crossing) if crossing else ""
+    return header_lines(crossing) if crossing else ""
 
 
 def _date() -> str:

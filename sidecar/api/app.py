@@ -109,8 +109,8 @@ class Api:
             request.crossing = self._browsers.check(request.method, request.headers)
             if request.crossing and request.method == "OPTIONS":  # the page's question, which never has a token
                 handler = _preflight
-            elif self._access.guarded and (route, request.method) not in PUBLIC_ROUTES:
-                self._admit(request, route)
+            elif self._access.guarded:
+                self._admit(request, (route, request.method))
             if self._draining():
                 raise _drained()
             if in_flight.now > in_flight.limit:
@@ -140,10 +140,11 @@ class Api:
         self._metrics.observe(route, request.method, response.status, seconds)
         return response
 
-    def _admit(self, request: Request, route: str) -> None:
+    def _admit(self, request: Request, route: tuple[str, str]) -> None:
         """Let the caller in. Without a valid token nobody learns what there is, and what not."""
-        needed = SCOPES.get((route, request.method))
-        request.caller = self._access.admit(request.headers.getall("Authorization", ()), request.remote or "", needed)
+        needed = SCOPES.get(route)
+        if needed or route not in PUBLIC_ROUTES:
+            request.caller = self._access.admit(request.headers.getall("Authorization", ()), needed, request.door)
 
 
 async def _preflight(request: Request) -> web.StreamResponse:

@@ -18,6 +18,7 @@ _ANY_ETAG = r'(?:W/)?"[\x21\x23-\x7e]*"'
 _LEASE = "([a-z0-9]{1,32})-([1-9][0-9]{0,15})"
 _ETAGS = rf"{_ANY_ETAG}(?:[ \t]*,[ \t]*{_ANY_ETAG})*"  # there may be commas in an ETag
 _ANY = {"const": "*"}
+_NO_CLAIM = Claim(None)
 _is_key = re.compile(_KEY).fullmatch
 _match_token = re.compile(_LEASE).fullmatch
 _match_etag = re.compile(_ETAG).fullmatch
@@ -90,7 +91,7 @@ def claim(request: Request) -> Claim:
     """What `Writer-Token` says of the writer. Raises `MalformedError`."""
     text = WRITER_TOKEN.read(request)
     if text is None:
-        return Claim(None)
+        return _NO_CLAIM
     token = _match_token(text)
     if not token:
         raise MalformedError("Writer-Token takes a token as POST /v1/writer gives it, such as k3f9-7")

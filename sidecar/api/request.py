@@ -7,7 +7,7 @@ from typing import NamedTuple, NoReturn
 
 from aiohttp import web
 
-from sidecar.access import ANYBODY, Access, Caller, Scope
+from sidecar.access import ANYBODY, Access, Caller, Door, Scope
 from sidecar.api.answer import NO_HEADERS
 from sidecar.backup import Backups
 from sidecar.dispatch.dispatcher import Dispatcher
@@ -80,10 +80,15 @@ class Request(BareRequest):
         if self.lost:
             self.lost()
 
+    @property
+    def door(self) -> Door:
+        """The connection, as it is known to who lets callers in."""
+        return self._protocol  # type: ignore[return-value]  # our server makes no other
+
     def judge_reader(self) -> None:
         """Raises `AccessError` once the caller may not read any more. For those who stay while tokens come and go."""
         if self.access.guarded:
-            self.access.judge(self.headers.getall("Authorization", ()), Scope.READ)
+            self.access.judge(self.headers.getall("Authorization", ()), Scope.READ, self.door)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

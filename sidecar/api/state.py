@@ -72,6 +72,8 @@ async def get_state(request: Request) -> web.StreamResponse:
 
 def _known(request: Request) -> int | None:
     """The revision that the caller has, by `after` or by its ETag; None: it has none of this journal."""
+    if not request.rel_url.raw_query_string and "If-None-Match" not in request.headers:  # as most requests are
+        return None
     after, epoch = conditions.after(request)
     store = request.parts.store
     current = store.current

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from sidecar.api import conditions
-from sidecar.api.answer import NO_HEADERS, Answer
+from sidecar.api.answer import NO_HEADERS, Answer, header_lines
 from sidecar.api.parameters import DURATION
 from sidecar.api.request import Request
 from sidecar.config.values import MAX_BATCH
@@ -218,7 +219,7 @@ _encode = msgspec.json.Encoder().encode
 
 def answer(value: Any, *, status: int = 200, headers: Mapping[str, str] = NO_HEADERS) -> Answer:
     """A JSON answer."""
-    return Answer(_encode(value), status=status, headers=headers)
+    return Answer(_encode(value), status=status, lines=header_lines(headers))
 
 
 def state_document(epoch: str, revision: int, document: bytes) -> bytes:
@@ -226,12 +227,27 @@ def state_document(epoch: str, revision: int, document: bytes) -> bytes:
     return b'{"epoch":"%b","revision":%d,"snapshot":%b}' % (epoch.encode(), revision, document)
 
 
-def answer_state(epoch: str, stored: Stored, *, status: int = 200, acks: Acks | None = None) -> Answer:
-    """The state with its ETag. Its bytes come from the journal: nothing is encoded twice."""
-    headers = {"ETag": conditions.etag(epoch, stored.document.version)}
+def _state(epoch: str, revision: int, version: int, document: bytes) -> tuple[bytes, str]:
+    """A state with its ETag. Its bytes come from the journal: nothing is encoded twice."""
+    return state_document(epoch, revision, document), header_lines({"ETag": conditions.etag(epoch, version)})
+
+
+_current_state = lru_cache(maxsize=1)(_state)  # readers ask for the same one again and again
+
+
+def answer_state(epoch: str, stored: Stored) -> Answer:
+    """The current state, to a reader."""
+    entry = stored.entry
+    body, lines = _current_state(epoch, entry.revision, stored.document.version, entry.document)
+    return Answer(body, lines=lines)
+
+
+def answer_written(epoch: str, stored: Stored, *, acks: Acks | None) -> Answer:
+    """The state as it was written, to its writer."""
+    entry = stored.entry
+    body, lines = _state(epoch, entry.revision, stored.document.version, entry.document)
     if stored.replayed:
-        headers["Idempotency-Replayed"] = "true"
-    body = state_document(epoch, stored.entry.revision, stored.entry.document)
+        lines += "Idempotency-Replayed: true\r\n"
     if acks:
         body = b'%b,"acks":%b}' % (body[:-1], _encode(acks))
-    return Answer(body, status=status, headers=headers)
+    return Answer(body, status=201 if entry.revision == 1 else 200, lines=lines)

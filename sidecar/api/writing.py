@@ -93,7 +93,7 @@ class Write:
         repeatable = await conditions.repeatable(request)
         stored = await store.write(build, *self.expected, request=repeatable, claim=self._claim)
         acks = await self._acks(stored.entry, self._awaited) if self._awaited else None
-        return wire.answer_state(store.journal.epoch, stored, status=201 if stored.entry.revision == 1 else 200, acks=acks)
+        return wire.answer_written(store.journal.epoch, stored, acks=acks)
 
     async def _acks(self, entry: Entry, awaited: "Awaited") -> Acks:
         with self._request.waiting():

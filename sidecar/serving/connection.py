@@ -12,6 +12,7 @@ import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from sidecar.access import Pass
 from sidecar.serving.problem import last_words, problem
 
 if TYPE_CHECKING:
@@ -31,7 +32,18 @@ class Connection(web.RequestHandler):
     `_messages`, counts them in `_request_count`, and has the request whose handler runs in `_current_request`.
     """
 
-    __slots__ = ("_asked", "_begun_after", "_broken", "_head_due", "_request_due", "_server", "_wire", "_write_due", "peer")
+    __slots__ = (
+        "_asked",
+        "_begun_after",
+        "_broken",
+        "_head_due",
+        "_request_due",
+        "_server",
+        "_wire",
+        "_write_due",
+        "peer",
+        "shown",
+    )
 
     def __init__(self, server: "Server", **options: Any) -> None:
         super().__init__(server, **options)
@@ -42,6 +54,7 @@ class Connection(web.RequestHandler):
         self._asked: web.BaseRequest | None = None
         self._broken = False
         self.peer = ""
+        self.shown: Pass | None = None
 
     @property
     def waits(self) -> bool:
@@ -67,8 +80,7 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        waiter = self._waiter
-        if waiter is None or waiter.done():
+        if self._current_request is not None or self._messages or self._broken:
             self._receive_behind(data)
             return
         _received(self, data)
