@@ -30,21 +30,29 @@ class Running(NamedTuple):
 
 @contextmanager
 def sidecar(
-    backend: str = "sqlite", journal: Mapping[str, Any] = MappingProxyType({}), **sections: Mapping[str, Any]
+    backend: str = "sqlite",
+    journal: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    checkout: Path | None = None,
+    **sections: Mapping[str, Any] | None,
 ) -> Iterator[Running]:
-    """The real sidecar on free ports, with its journal in a temporary folder of the working directory (a real disk)."""
+    """The real sidecar on free ports, with its journal in a temporary folder of the working directory (a real disk).
+
+    `checkout`: the folder of another version, run with this one's libraries. A section that is None is left out.
+    """
     with folder_on_disk() as folder:
         config = {
-            "journal": {"backend": backend, "path": f"{folder}/journal.db", **journal},
+            "journal": {"backend": backend, "path": str(Path(folder, "journal.db").resolve()), **journal},
             "api": {"listen": "127.0.0.1:0"},
             "ops": {"listen": "127.0.0.1:0"},
             "shutdown": {"drain_delay": "0s"},
             **sections,
         }
         path = Path(folder, "sidecar.yaml")
-        path.write_text(yaml.safe_dump(config))
+        path.write_text(yaml.safe_dump({name: section for name, section in config.items() if section is not None}))
         started = time.perf_counter()
-        with _process([sys.executable, "-m", "sidecar", "run", "--config", str(path)], stderr=subprocess.PIPE) as process:
+        command = [sys.executable, "-m", "sidecar", "run", "--config", str(path.resolve())]
+        with _process(command, stderr=subprocess.PIPE, cwd=checkout) as process:
             ready = next(line for line in map(json.loads, process.stderr) if line["event"] == "ready")
             seconds = time.perf_counter() - started
             with _drained(process.stderr):
@@ -108,6 +116,12 @@ def resident_mib(pid: int) -> float:
     """Resident memory of a process, in MiB."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has taken of the processors so far, all its threads and the kernel for it."""
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
 def get(url: str) -> bytes:

@@ -229,7 +229,7 @@ def state_document(epoch: str, revision: int, document: bytes) -> bytes:
 
 def _state(epoch: str, revision: int, version: int, document: bytes) -> tuple[bytes, str]:
     """A state with its ETag. Its bytes come from the journal: nothing is encoded twice."""
-    return state_document(epoch, revision, document), header_lines({"ETag": conditions.etag(epoch, version)})
+    return state_document(epoch, revision, document), f"ETag: {conditions.etag(epoch, version)}\r\n"
 
 
 _current_state = lru_cache(maxsize=1)(_state)  # readers ask for the same one again and again

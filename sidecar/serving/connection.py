@@ -84,7 +84,7 @@ class Connection(web.RequestHandler):
             self._receive_behind(data)
             return
         _received(self, data)
-        if not self._messages:
+        if data and not self._messages:
             self._head_begins()
 
     def _head_begins(self) -> None:
@@ -94,7 +94,10 @@ class Connection(web.RequestHandler):
                 self._head_due = self._server.clock() + self._server.limits.header_seconds
 
     def _receive_behind(self, data: bytes) -> None:
-        """What comes while a request is being answered: more of its body, or what is behind it."""
+        """What comes while a request is being answered: more of its body, or what is behind it.
+
+        It may be nothing: so aiohttp tells its parser to go on, after each body that was read.
+        """
         if self._broken or (self._messages and hasattr(self._messages[-1][0], "exc")):
             self._broken = True
             return  # after its complaint, the parser would only make more of them, each with all that has come
@@ -102,7 +105,7 @@ class Connection(web.RequestHandler):
         body = None if request is None or request.content.is_eof() else request.content
         _received(self, data)
         if not self._messages:
-            if body is None:
+            if data and body is None:
                 self._head_begins()
         elif body is not None and not body.is_eof():  # it has not ended: this is the parser's complaint about it
             self._server.tell_malformed("TransferEncodingError", self.peer)
