@@ -427,6 +427,14 @@ SUBSCRIBERS_UNLISTED = Family(
     "fsm_subscriber_series_suppressed", "gauge", "Subscribers without series of their own, beyond the cap."
 )
 
+ACK_WAITING = Family("fsm_ack_waiting", "gauge", "Writes that wait for acknowledgements now (?wait_acks).")
+ACK_WAITS_ENDED = Family(
+    "fsm_ack_waits_total",
+    "counter",
+    "Writes that waited for acknowledgements, by how the wait ended; gone: the caller hung up; refused: no place, not written.",
+    (Label("ending", ("complete", "incomplete", "gone", "refused")),),
+)
+
 # --- watchers ---
 
 WATCHERS = Family(

@@ -243,6 +243,7 @@ class Service:
             targets,
             tombstone_seconds=webhooks.tombstone_seconds,
             secret_overlap_seconds=webhooks.secret_overlap_seconds,
+            max_ack_waits=self._config.api.limits.ack_waits,
         )
         with _naming(database):
             await roster.load()

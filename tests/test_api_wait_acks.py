@@ -5,10 +5,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from rawhttp import PUT, connected
 from receiver import held
-from sidecar_process import eventually, free_port, problem_of, receiving, running, written
+from scraping import of
+from sidecar_process import BASE, eventually, free_port, problem_of, receiving, running, written
 
 from sidecar.alerts.scrape import Scrape
+from sidecar.dispatch.acks import Ending
 
 LONG = "&timeout=30s"
 SHORT = "&timeout=300ms"
@@ -223,6 +226,45 @@ def test_at_most_a_hundred_are_named(start):
     told = put(api, "all" + SHORT).json["acks"]
 
     assert (101, 0, [f"s{n:03}" for n in range(100)]) == (told["wanted"], told["acknowledged"], told["waiting_for"])
+
+
+def waits(sidecar):
+    """How many wait now, and how those that are over have ended."""
+    endings = {each: of(sidecar, "fsm_ack_waits_total", ending=each) for each in Ending}
+    return of(sidecar, "fsm_ack_waiting"), {ending: count for ending, count in endings.items() if count}
+
+
+def test_who_hangs_up_gives_its_place_back_and_its_write_counts(start, hook):
+    """At once, not when its time is over."""
+    sidecar, gate = start(), asyncio.Event()
+    subscribe(sidecar.api, "a", hook.url)
+    hook.answers(held(gate))
+    with connected(sidecar.api.address) as connection:
+        body = b'{"state":"IDLE"}'
+        connection.sendall(PUT.replace(b"state ", b"state?wait_acks=all&timeout=30s ") + b"Content-Length: 16\r\n\r\n" + body)
+        eventually(lambda: waits(sidecar)[0] == 1)
+
+    eventually(lambda: waits(sidecar) == (0, {"gone": 1}))
+    assert "IDLE" == sidecar.api.get("/v1/state").json["snapshot"]["state"]
+
+
+def test_so_many_wait_at_once_and_a_further_one_is_not_written(start, hook, aside):
+    """It is told so before its write; without `wait_acks` it is written, and once a place is free with it too."""
+    sidecar, gate = start(api=BASE["api"] | {"limits": {"ack_waits": 2}}), asyncio.Event()
+    api = sidecar.api
+    subscribe(api, "a", hook.url)
+    hook.answers(held(gate))
+    waiting = [aside(put, api, f"all{LONG}") for _ in range(2)]
+    eventually(lambda: waits(sidecar)[0] == 2)
+    refused = put(api, "1", "ACTIVE")
+
+    problem_of(refused, 503, "overloaded")
+    assert "IDLE" == api.get("/v1/state").json["snapshot"]["state"]
+    assert 200 == api.put("/v1/state", {"state": "ACTIVE"}).status
+    hook.call(gate.set)
+    assert [True, True] == [each.result().json["acks"]["complete"] for each in waiting]
+    assert put(api, f"all{LONG}").json["acks"]["complete"]
+    assert (0, {"complete": 3, "refused": 1}) == waits(sidecar)
 
 
 def test_a_stopping_sidecar_keeps_nobody_waiting(tmp_path, hook, aside):

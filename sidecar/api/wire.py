@@ -242,7 +242,7 @@ def answer_state(epoch: str, stored: Stored) -> Answer:
     return Answer(body, lines=lines)
 
 
-def answer_written(epoch: str, stored: Stored, *, acks: Acks | None) -> Answer:
+def answer_written(epoch: str, stored: Stored, *, acks: Acks | None = None) -> Answer:
     """The state as it was written, to its writer."""
     entry = stored.entry
     body, lines = _state(epoch, entry.revision, stored.document.version, entry.document)

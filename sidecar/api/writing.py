@@ -10,7 +10,6 @@ from sidecar.api.describing import Reply
 from sidecar.api.parameters import Duration, Flag, InQuery
 from sidecar.api.request import Request
 from sidecar.conflicts import Expectation
-from sidecar.dispatch.acks import Acks
 from sidecar.errors import (
     IllegalTransitionError,
     MalformedError,
@@ -20,8 +19,7 @@ from sidecar.errors import (
     StorageFullError,
     StorageSlowError,
 )
-from sidecar.journal import Entry
-from sidecar.store import Build
+from sidecar.store import Build, Stored
 
 DEFAULT_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 2.0, 30.0
 """For acknowledgements."""
@@ -90,14 +88,19 @@ class Write:
         if self._dry:
             document = msgspec.Raw(await store.forecast(build, *self.expected, claim=self._claim))
             return wire.answer({"epoch": store.journal.epoch, "dry_run": True, "snapshot": document})
-        repeatable = await conditions.repeatable(request)
-        stored = await store.write(build, *self.expected, request=repeatable, claim=self._claim)
-        acks = await self._acks(stored.entry, self._awaited) if self._awaited else None
+        if self._awaited is None:
+            return wire.answer_written(store.journal.epoch, await self._stored(build))
+        dispatcher = request.parts.dispatcher
+        with dispatcher.roster.waits.admitted() as wait:  # before the write: who finds no place has written nothing
+            request.lost = wait.leave
+            stored = await self._stored(build)
+            with request.waiting():
+                acks = await dispatcher.acks(wait, stored.entry, *self._awaited)
         return wire.answer_written(store.journal.epoch, stored, acks=acks)
 
-    async def _acks(self, entry: Entry, awaited: "Awaited") -> Acks:
-        with self._request.waiting():
-            return await self._request.parts.dispatcher.acks(entry, *awaited)
+    async def _stored(self, build: Build) -> Stored:
+        repeatable = await conditions.repeatable(self._request)
+        return await self._request.parts.store.write(build, *self.expected, request=repeatable, claim=self._claim)
 
 
 class Awaited(NamedTuple):

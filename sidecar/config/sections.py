@@ -166,6 +166,7 @@ class ApiLimits(Struct, frozen=True, kw_only=True):
     connections: Annotated[int, between(1, 100_000)] = 1024
     connections_per_peer: Annotated[int, between(1, 100_000)] = 256
     requests: Annotated[int, between(1, 100_000)] = 256
+    ack_waits: Annotated[int, between(1, 10_000)] = 64
     header_timeout_seconds: Duration = msgspec.field(default=Seconds(5), name="header_timeout")
     request_timeout_seconds: Duration = msgspec.field(default=Seconds(15), name="request_timeout")
     write_timeout_seconds: Duration = msgspec.field(default=Seconds(30), name="write_timeout")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import structlog
 
 from sidecar.audience import Audience
-from sidecar.dispatch.acks import Acks
+from sidecar.dispatch.acks import Acks, Wait
 from sidecar.dispatch.connecting import Sessions
 from sidecar.dispatch.delivery import Delivery, Places, Policy
 from sidecar.dispatch.feed import selects, state_at
@@ -139,13 +139,13 @@ class Dispatcher:
             if served and not self.roster.knows(served.delivery.subscriber):
                 self._stop(subscriber_id)
 
-    async def acks(self, entry: Entry, least: int | None, timeout_seconds: float) -> Acks:
+    async def acks(self, wait: Wait, entry: Entry, least: int | None, timeout_seconds: float) -> Acks:
         """Wait until this revision is acknowledged by `least` (None: all) of those served now that want it, at most so long."""
         asked = self.roster.served()
         if not all(subscriber.settings.takes_all for subscriber in asked):
             before, state = await state_at(self._journal, entry.revision - 1), state_of(entry.document)
             asked = [each for each in self.roster.served() if selects(each.settings, before, state)]
-        return await self.roster.waits.wait(entry.revision, asked, least, timeout_seconds)
+        return await wait.until(entry.revision, asked, least, timeout_seconds)
 
     async def ping(self, subscriber_id: str) -> Attempt:
         """Send a message without a state, and say how it went. An answer ends the subscriber's wait."""

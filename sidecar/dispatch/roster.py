@@ -51,6 +51,7 @@ class Roster:
         *,
         tombstone_seconds: float,
         secret_overlap_seconds: float = 86400.0,
+        max_ack_waits: int = 64,
     ) -> None:
         self._database = database
         self._audience = audience
@@ -58,7 +59,7 @@ class Roster:
         self._targets = targets
         self._tombstone_seconds = tombstone_seconds
         self._secret_overlap_seconds = secret_overlap_seconds
-        self.waits = Waits()
+        self.waits = Waits(max_ack_waits)
         self._subscribers: dict[str, Subscriber] = {}
         self._seats: dict[str, Seat] = {}
         self._unsaved: set[str] = set()

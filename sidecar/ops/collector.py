@@ -202,6 +202,8 @@ class StateCollector(Collector):
         yield metrics.SUBSCRIBER_FAILURES.sample(((each.id,), each.failures) for each in listed)
         yield metrics.SUBSCRIBER_SUCCESS.sample(((each.id,), each.last_success_at) for each in listed)
         yield metrics.SUBSCRIBERS_UNLISTED.sample([((), len(served) - len(listed))])
+        yield metrics.ACK_WAITING.sample([((), len(roster.waits))])
+        yield metrics.ACK_WAITS_ENDED.sample(((ending,), count) for ending, count in roster.waits.endings.items())
 
     def _watching(self) -> Iterator[Metric]:
         watchers = self._watchers
