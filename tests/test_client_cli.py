@@ -199,6 +199,45 @@ def test_a_dry_run_tells_and_does_not_write(sidecar, write):
 # --- subscribers ---
 
 
+def test_a_write_waits_for_acknowledgements(sidecar, hook):
+    """Exit 1 when they are not complete in time: it says who is missing, and the write counts all the same."""
+    hook.answers(answer(200), answer(200), answer(503))
+    sidecar.api.put("/v1/subscribers/console", {"url": hook.url})
+
+    first = run(sidecar, "state", "transition", "IDLE", "--wait-acks", "all", "--acks-timeout", "20s")
+    second = run(sidecar, "state", "set", "IDLE", "--wait-acks", "1", "--acks-timeout", "100ms")
+    assert (0, "IDLE, version 1, revision 2\nacknowledged by 1 of 1\n", "") == first
+    assert (1, "IDLE, version 2, revision 3\nacknowledged by 0 of 1; not by console\n", "") == second
+    code, out, _ = run(sidecar, "state", "patch", "--wait-acks", "all", "--acks-timeout", "100ms", "--json")
+    assert (1, ["console"]) == (code, json.loads(out)["acks"]["waiting_for"])
+
+
+def test_a_script_is_the_only_writer(start):
+    """It takes the lease, shows its token by flag or environment, and is told when another one has taken over."""
+    sidecar = start(writes={"writers": "exclusive"})
+    code, _, err = run(sidecar, "state", "set", "IDLE")
+    assert 4 == code
+    assert "fsm-sidecar writer take" in err
+
+    _, token, _ = run(sidecar, "writer", "take", "pod-1", "--ttl", "1m")
+    mine = {"FSM_SIDECAR_WRITER_TOKEN": token.strip()}
+    assert 0 == run(sidecar, "state", "set", "IDLE", **mine)[0]
+    assert 0 == run(sidecar, "state", "patch", "--writer-token", token.strip())[0]
+    assert "heard" in run(sidecar, "heartbeat", "--ttl", "10s", **mine)[1]
+    assert (0, token) == run(sidecar, "writer", "take", "pod-1", **mine)[:2]
+    assert "pod-1" == answered(sidecar, "writer", "get")["holder"]["name"]
+    assert "only the writer writes\npod-1, until" in run(sidecar, "writer", "get")[1]
+
+    code, _, err = run(sidecar, "writer", "take", "pod-2")
+    assert 4 == code
+    assert "--takeover" in err
+    assert 0 == run(sidecar, "writer", "take", "pod-2", "--takeover")[0]
+    for late in (["state", "set", "IDLE"], ["heartbeat"], ["writer", "take", "pod-1"]):
+        code, _, err = run(sidecar, *late, **mine)
+        assert 4 == code
+        assert "pod-2" in err
+
+
 def test_subscribers_live_from_add_to_remove(sidecar, hook, tmp_path):
     """Registered with a secret shown once, listed, pinged, changed, resumed, removed; one too many is refused."""
     code, out, _ = run(sidecar, "subscribers", "add", "console", hook.url)

@@ -36,7 +36,7 @@ def test_the_commands_do_what_the_text_says(ready, hook, monkeypatch):
     monkeypatch.setenv("FSM_SIDECAR_URL", f"http://{ready['api']}")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
     shell = Shell(ready["api"], ready["ops"], hook.url)
-    first, scripted = (shell(block) for block in blocks(DOCUMENT, "sh"))
+    first, scripted, writers = (shell(block) for block in blocks(DOCUMENT, "sh"))
 
     for shown in (
         "COLD_START",
@@ -45,10 +45,15 @@ def test_the_commands_do_what_the_text_says(ready, hook, monkeypatch):
         "ACTIVE, version 3",
         "console is registered",
         "delivered",
+        "heard",
+        "nobody has had the lease yet",
         "healthy",
     ):
         assert shown in first
     assert "ACTIVE, version 4, revision 5\n" == scripted
+    written_last, acknowledged, token = writers.splitlines()
+    assert ["ACTIVE, version 5, revision 6", "acknowledged by 1 of 1"] == [written_last, acknowledged]
+    assert token.endswith("-1")
 
 
 def test_the_programs_run(ready):

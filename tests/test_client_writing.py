@@ -5,6 +5,7 @@ import contextlib
 import time
 
 import pytest
+from receiver import answer, held
 
 from sidecar import (
     FencedError,
@@ -14,7 +15,7 @@ from sidecar import (
     StateVersionError,
     WriterHeldError,
 )
-from sidecar.client import StateClient
+from sidecar.client import Acks, StateClient, Wait
 from sidecar.errors import InvalidError, NoStateError
 
 PATIENCE_SECONDS = 20
@@ -30,6 +31,24 @@ async def clients(start):
             return [await stack.enter_async_context(StateClient(f"http://{address}")) for _ in range(2)]
 
         yield make
+
+
+async def test_a_write_waits_until_subscribers_have_acknowledged_it(start, hook):
+    """For longer than a try may take otherwise, if it is to; and it tells who has not. It counts in any case."""
+    api, gate = start().api, asyncio.Event()
+    hook.answers(answer(200), held(gate))
+    api.put("/v1/subscribers/console", {"url": hook.url})
+    hook.wait_for_revision(1)
+    async with StateClient(f"http://{api.address}", timeout=1.0, retry_for=0) as store:
+        writing = asyncio.create_task(store.transition(FsmState.SHUTDOWN, "mission done", wait=Wait("all", 20.0)))
+        await asyncio.to_thread(hook.wait_for_revision, 2)
+        late = await store.patch(context_data={"a": 1}, wait=Wait(2, 1.5))
+        assert not writing.done()
+        hook.call(gate.set)
+
+        assert Acks(1, 1, True, []) == (await writing).acks
+        assert Acks(2, 0, False, ["console"]) == late.acks
+        assert (FsmState.SHUTDOWN, 3) == (late.snapshot.state, late.revision)
 
 
 WRITES = {

@@ -7,7 +7,8 @@ async with StateClient("http://127.0.0.1:8470") as store:
 """
 
 from sidecar.client.problems import RefusedError, UnavailableError
-from sidecar.client.states import Change, Gap, Lease, Position, State
+from sidecar.client.states import Acks, Change, Gap, Lease, Position, State
 from sidecar.client.store import StateClient
+from sidecar.client.writing import Wait
 
-__all__ = ["Change", "Gap", "Lease", "Position", "RefusedError", "State", "StateClient", "UnavailableError"]
+__all__ = ["Acks", "Change", "Gap", "Lease", "Position", "RefusedError", "State", "StateClient", "UnavailableError", "Wait"]

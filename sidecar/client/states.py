@@ -22,13 +22,27 @@ class Position(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Acks:
+    """How many subscribers were to acknowledge a revision, how many did in time, and who did not: at most 100 ids."""
+
+    wanted: int
+    acknowledged: int
+    complete: bool
+    waiting_for: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class State:
-    """A durable state and its place in the journal. `replayed`: the answer to an earlier try of the same write."""
+    """A durable state and its place in the journal. `replayed`: the answer to an earlier try of the same write.
+
+    `acks`: of a write that waited for them.
+    """
 
     epoch: str
     revision: int
     snapshot: FsmSnapshot
     replayed: bool = False
+    acks: Acks | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +97,14 @@ class StateAnswer(msgspec.Struct, frozen=True):
     epoch: str
     revision: int
     snapshot: SnapshotDocument
+    acks: Acks | None = None
 
     def typed(self, states: type[IntEnum], *, replayed: bool = False) -> State:
         """With the snapshot as Python users see it."""
-        return State(self.epoch, self.revision, snapshot_of(self.snapshot, states), replayed)
+        return State(self.epoch, self.revision, snapshot_of(self.snapshot, states), replayed, self.acks)
 
 
-class ChangeData(StateAnswer, frozen=True):
+class ChangeData(StateAnswer, frozen=True, kw_only=True):
     """The data of a watch's `state`."""
 
     previous_revision: int = 0

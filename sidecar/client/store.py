@@ -27,7 +27,7 @@ from sidecar.client.states import (
 )
 from sidecar.client.transport import Answer, Transport
 from sidecar.client.watching import Watch
-from sidecar.client.writing import Data, Writes, merge_patch
+from sidecar.client.writing import Data, Wait, Writes, merge_patch
 from sidecar.conflicts import NO_VERSION, Expectation
 from sidecar.document import document_of, snapshot_of
 from sidecar.endpoint import DEFAULT_URL, Endpoint, Token
@@ -166,16 +166,24 @@ class StateClient:
         state = await self._state_in(await self._writes.send("PUT", "/v1/state", document, expected, query))
         return state.snapshot
 
-    async def transition(self, to: IntEnum, reason: str, *expected: Expectation, source_module: str = "fsm_handler") -> State:
+    async def transition(
+        self,
+        to: IntEnum,
+        reason: str,
+        *expected: Expectation,
+        source_module: str = "fsm_handler",
+        wait: Wait | None = None,
+    ) -> State:
         """Go to a state, as `AsyncStateStore.transition` does: the sidecar builds the next snapshot. It counts once.
 
-        Takes an expectation of a state, and one of anything else beside it.
+        Takes an expectation of a state, and one of anything else beside it. With `wait`, such as `Wait("all", 2.0)`, it returns
+        when so many webhook subscribers have acknowledged it, or the time is over: `acks` of the `State` tells.
         """
         source, other = split_state(expected)
         body = {"to": to.name, "reason": reason, "source_module": source_module}
         if source is not None:
             body["from"] = source
-        return await self._state_in(await self._writes.send("POST", "/v1/transitions", body, other))
+        return await self._state_in(await self._writes.send("POST", "/v1/transitions", body, other, wait=wait))
 
     async def patch(
         self,
@@ -185,13 +193,15 @@ class StateClient:
         reason: str | None = None,
         source_module: str = "fsm_handler",
         expected: int | Expectation | None = None,
+        wait: Wait | None = None,
     ) -> State:
         """Change some members of the data, by a JSON Merge Patch on the newest state: a member that is None is removed.
 
-        What is left out stays; None for all of it makes it empty. It counts once. Raises `NoStateError` where there is none.
+        What is left out stays; None for all of it makes it empty. It counts once. `wait` is as in `transition`. Raises
+        `NoStateError` where there is none.
         """
         patch = merge_patch(context_data, state_metadata, reason, source_module)
-        return await self._state_in(await self._writes.send("PATCH", "/v1/state", patch, expected))
+        return await self._state_in(await self._writes.send("PATCH", "/v1/state", patch, expected, wait=wait))
 
     async def initialize_if_empty(self) -> None:
         """Write the initial snapshot if there is no state; on return there is one."""

@@ -79,8 +79,9 @@ class Transport:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
+        longer_seconds: float = 0.0,
     ) -> Answer:
-        """The answer to a request that may be repeated: a read, or a write with its key.
+        """The answer to a request that may be repeated: a read, or a write with its key. A try may take so much longer.
 
         Raises the store's errors, and `UnavailableError`.
         """
@@ -91,7 +92,7 @@ class Transport:
             failures += 1
             error: StateStoreError
             try:
-                answer = await self._once(method, path, query, headers, body)
+                answer = await self._once(method, path, query, headers, body, self.timeout + longer_seconds)
             except FAILURES as failure:
                 unknown |= is_write and not (isinstance(failure, TriedError) and not failure.sent)
                 error = self._unavailable(failure, unknown=unknown)
@@ -125,10 +126,17 @@ class Transport:
         query: Mapping[str, str] | None,
         headers: Mapping[str, str] | None,
         body: bytes | None,
+        timeout: float,
     ) -> Answer:
         all_headers = {**({} if body is None else _AS_JSON), **(headers or {}), **self.authorization()}
         async with self.session().request(
-            method, self.endpoint.prefix + path, params=query, headers=all_headers, data=body, allow_redirects=False
+            method,
+            self.endpoint.prefix + path,
+            params=query,
+            headers=all_headers,
+            data=body,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=timeout),
         ) as response:
             content = bytearray()
             async for chunk in response.content.iter_any():

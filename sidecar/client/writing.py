@@ -1,7 +1,7 @@
 """Writes over HTTP: each counts once, and says what it expects of the state and who its writer is."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -31,6 +31,18 @@ class Patch(msgspec.Struct, frozen=True):
     source_module: str
 
 
+class Wait(NamedTuple):
+    """A write waits for acknowledgements: of so many subscribers, or `all`, and so long."""
+
+    acks: int | Literal["all"]
+    seconds: float
+
+    @property
+    def query(self) -> dict[str, str]:
+        """As the API takes it."""
+        return {"wait_acks": str(self.acks), "timeout": str(Seconds(self.seconds))}
+
+
 class Writes:
     """Those of one client. `epoch`: of the journal that it read last. A token is kept from `become_writer` on."""
 
@@ -41,7 +53,13 @@ class Writes:
         self._claim = _NOTHING
 
     async def send(
-        self, method: str, path: str, body: Any, expected: int | Expectation | None, query: Mapping[str, str] = _NOTHING
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        expected: int | Expectation | None,
+        query: Mapping[str, str] = _NOTHING,
+        wait: "Wait | None" = None,
     ) -> Answer:
         """The answer to a write; one on exactly what was seen is repeated until what is expected decides it."""
         if isinstance(expected, int):
@@ -52,7 +70,14 @@ class Writes:
             condition = await condition_of(expected, self.epoch, self._look)
             headers = {"Idempotency-Key": new_uuid(), **kind, **condition.headers, **self._claim}
             try:
-                return await self._transport.ask(method, path, query=query, headers=headers, body=encoded)
+                return await self._transport.ask(
+                    method,
+                    path,
+                    query={**query, **wait.query} if wait else query,
+                    headers=headers,
+                    body=encoded,
+                    longer_seconds=wait.seconds if wait else 0.0,
+                )
             except StateVersionError as lost:
                 if not condition.fails_by_chance(lost):
                     raise

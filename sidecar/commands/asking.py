@@ -86,13 +86,19 @@ def _problem(body: bytes) -> dict[str, Any]:
 
 def api_of(options: "Namespace") -> Api:
     """The API that is meant. Raises `ConfigError`."""
-    try:
-        timeout = Seconds.parse(options.timeout)
-    except ValueError as wrong:
-        raise ConfigError([f"--timeout: {wrong}"]) from None
+    timeout = _seconds("--timeout", options.timeout)
+    if vars(options).get("wait_acks"):  # so much later it is answered
+        timeout += _seconds("--acks-timeout", options.acks_timeout)
     token = Token(file=options.token_file or os.environ.get(_TOKEN_FILE) or None)
     place = Place(_endpoint(options), token=token, timeout_seconds=timeout, max_bytes=MAX_ANSWER_BYTES, tls=_tls(options))
     return Api(place)
+
+
+def _seconds(flag: str, text: str) -> float:
+    try:
+        return float(Seconds.parse(text))
+    except ValueError as wrong:
+        raise ConfigError([f"{flag}: {wrong}"]) from None
 
 
 def _endpoint(options: "Namespace") -> Endpoint:

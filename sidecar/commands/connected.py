@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -54,6 +55,21 @@ def _run(command: Command, options: argparse.Namespace, *, writes: bool) -> int:
         return tell_no_answer(api.url, error, writes=writes)
     except (ValueError, LookupError, TypeError) as error:
         return tell_stranger(error)
+
+
+def add_writer_token(command: argparse.ArgumentParser) -> None:
+    """The flag for the token of `writer take`."""
+    command.add_argument(
+        "--writer-token",
+        metavar="TOKEN",
+        help="that you are the writer: from `writer take`; FSM_SIDECAR_WRITER_TOKEN by default",
+    )
+
+
+def claim(options: argparse.Namespace) -> dict[str, str]:
+    """The header that carries it, where there is one."""
+    token = options.writer_token or os.environ.get("FSM_SIDECAR_WRITER_TOKEN")
+    return {"Writer-Token": token} if token else {}
 
 
 def print_json(value: Any) -> None:

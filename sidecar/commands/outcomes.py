@@ -8,7 +8,7 @@ from sidecar.asking import NoAnswerError
 from sidecar.commands.terminal import clean, style
 
 EX_NO = 1
-"""The answer is no: unhealthy, not found, not delivered, not reached in time."""
+"""The answer is no: unhealthy, not found, not delivered, not reached or acknowledged in time."""
 EX_CONFLICT = 3
 """Another write came first."""
 EX_REFUSED = 4
@@ -23,6 +23,8 @@ _HINTS = {
     "already-exists": "leave out --if-none to replace it",
     "precondition-required": "add --if-version, --if-match or --if-none",
     "unauthorized": "name a file with a token: --token-file, or FSM_SIDECAR_TOKEN_FILE",
+    "fenced": "take the lease with `fsm-sidecar writer take`, and show its token: --writer-token",
+    "writer-held": "wait until its lease is over, or take it over with --takeover",
     "forbidden": "use a token that has this scope",
     "subscriber-limit": "remove one with `fsm-sidecar subscribers remove`, or raise store.max_subscribers",
     "unknown-subscriber": "`fsm-sidecar subscribers list` has those that are known",
@@ -54,6 +56,8 @@ def tell_problem(error: ProblemError) -> int:
     title = clean(str(problem.get("title") or "The sidecar refuses"))
     where = f"{problem['path']}: " if "path" in problem else ""
     lines = [f"fsm-sidecar: {style(title, 'red', sys.stderr)}", f"  {clean(f'{where}{error}')}"]
+    if holder := problem.get("holder"):
+        lines.append(f"  the writer is {clean(str(holder['name']))}")
     hint = _HINTS.get(str(problem.get("type")))
     if problem.get("outcome") == "unknown":
         hint = "it may count or not: look with `fsm-sidecar state get`, or send it again with the same --key"

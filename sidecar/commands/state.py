@@ -4,7 +4,8 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from sidecar.commands import watch
-from sidecar.commands.connected import Commands, add, given, json_object, leaves, print_json
+from sidecar.commands.connected import Commands, add, add_writer_token, claim, given, json_object, leaves, print_json
+from sidecar.commands.outcomes import EX_NO
 from sidecar.commands.terminal import Cell, ago, brief, clean, clock, moment, table
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from sidecar.commands.asking import Api
 
 MAX_PAGE = 1000
-_NO = 1
+_DONE = {"complete": True}
 
 
 def add_commands(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +54,11 @@ def _add_writing(commands: Commands) -> None:
         only.add_argument("--if-none", action="store_true", help="only if there is no state yet")
         writing.add_argument("--key", metavar="KEY", help="an Idempotency-Key: sent again with the same one, it counts once")
         writing.add_argument("--dry-run", action="store_true", help="only tell what would be written, or why not")
+        writing.add_argument(
+            "--wait-acks", metavar="N|all", help="until so many subscribers have acknowledged it; 1 if not in time"
+        )
+        writing.add_argument("--acks-timeout", metavar="TIME", default="2s", help="how long for, at most 30s; 2s by default")
+        add_writer_token(writing)
 
 
 def _count(text: str) -> int:
@@ -70,7 +76,7 @@ def _get(api: "Api", options: argparse.Namespace) -> int:
         try:
             value = leaves(options.field.removeprefix("snapshot.").split("."), {**answer, **answer["snapshot"]})
         except (LookupError, TypeError):
-            return _NO
+            return EX_NO
         print_json(value) if options.json else print(clean(brief(value)))
     elif options.json:
         print_json(answer)
@@ -131,29 +137,32 @@ def _conflicts(api: "Api", options: argparse.Namespace) -> None:
 # --- writing ---
 
 
-def _set(api: "Api", options: argparse.Namespace) -> None:
+def _set(api: "Api", options: argparse.Namespace) -> int:
     body = {"state": options.state, "reason": options.reason}
     body |= given(version=options.version, context_data=options.context_data, state_metadata=options.state_metadata)
-    _write(api, "PUT", "/v1/state", body, options)
+    return _write(api, "PUT", "/v1/state", body, options)
 
 
-def _patch(api: "Api", options: argparse.Namespace) -> None:
+def _patch(api: "Api", options: argparse.Namespace) -> int:
     changes = given(context_data=options.context_data, state_metadata=options.state_metadata, reason=options.reason or None)
-    _write(api, "PATCH", "/v1/state", changes, options)
+    return _write(api, "PATCH", "/v1/state", changes, options)
 
 
-def _transition(api: "Api", options: argparse.Namespace) -> None:
+def _transition(api: "Api", options: argparse.Namespace) -> int:
     body = {"to": options.state, "reason": options.reason}
-    _write(api, "POST", "/v1/transitions", body | given(**{"from": options.source_state}), options)
+    return _write(api, "POST", "/v1/transitions", body | given(**{"from": options.source_state}), options)
 
 
-def _write(api: "Api", method: str, path: str, body: dict[str, Any], options: argparse.Namespace) -> None:
-    headers = _conditions(api, options)
+def _write(api: "Api", method: str, path: str, body: dict[str, Any], options: argparse.Namespace) -> int:
+    headers = _conditions(api, options) | claim(options)
     if method == "PATCH":
         headers["Content-Type"] = "application/merge-patch+json"
     query = {"dry_run": "true"} if options.dry_run else {}
+    if options.wait_acks:
+        query |= {"wait_acks": options.wait_acks, "timeout": options.acks_timeout}
     answer = api.ask(method, path, query=query, headers=headers, body=body | {"source_module": options.source})
     _tell_written(answer, options)
+    return 0 if answer.json.get("acks", _DONE)["complete"] else EX_NO
 
 
 def _conditions(api: "Api", options: argparse.Namespace) -> dict[str, str]:
@@ -178,3 +187,6 @@ def _tell_written(answer: "Answer", options: argparse.Namespace) -> None:
     again = " (as the first time: this key was used before)" if "idempotency-replayed" in answer.headers else ""
     place = "not written: a dry run" if options.dry_run else f"revision {written['revision']}{again}"
     print(f"{clean(snapshot['state'])}, version {snapshot['version']}, {place}")
+    if acks := written.get("acks"):
+        missing = f"; not by {clean(', '.join(acks['waiting_for']))}" if acks["waiting_for"] else ""
+        print(f"acknowledged by {acks['acknowledged']} of {acks['wanted']}{missing}")
