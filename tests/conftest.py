@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from damage import crash, one_log
+from secrecy import keeps_secrets
 from sidecar_process import new_loop, receiving, served, written
 
 from sidecar.database import Database
@@ -20,6 +21,16 @@ def pytest_configure(config):
     if new_loop is asyncio.new_event_loop:
         before = [os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else []
         os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).with_name("loops")), *before])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Whatever a test or what it starts writes to its output or its log: there is no secret in it."""
+    report = yield
+    shown = [title for title, text in report.sections if not keeps_secrets(text)]
+    if shown and report.passed:
+        report.outcome, report.longrepr = "failed", f"a secret is shown: {', '.join(shown)}"
+    return report
 
 
 def pytest_asyncio_loop_factories():

@@ -1,16 +1,18 @@
 """Tokens for tests: one for each scope, in files, as the configuration names them."""
 
+from secrecy import token
+
 from sidecar.access import Scope
 
-TOKENS = {scope: f"{scope.name.lower()}-{'0123456789' * 4}" for scope in Scope}
+TOKENS = {scope: token(scope.name.lower()) for scope in Scope}
 """Scope → the token that has it, and no other scope."""
 
-WRONG = "wrong-" + "0123456789" * 4
+WRONG = token("wrong")
 
 
-def bearer(token):
+def bearer(held):
     """The header, as a keyword for `Client`."""
-    return {"authorization": f"Bearer {token}"}
+    return {"authorization": f"Bearer {held}"}
 
 
 def entry(folder, name, scopes, *tokens):
@@ -25,4 +27,4 @@ def entry(folder, name, scopes, *tokens):
 
 def one_for_each_scope(folder):
     """The list `api.tokens`: every scope has a holder, named as it is in Python."""
-    return [entry(folder, scope.name.lower(), [scope], token) for scope, token in TOKENS.items()]
+    return [entry(folder, scope.name.lower(), [scope], held) for scope, held in TOKENS.items()]

@@ -5,6 +5,8 @@ import re
 import socket
 from typing import NamedTuple
 
+from secrecy import keeps_tokens
+
 BODY = b'{"state":"IDLE"}'
 GET = b"GET /v1/machine HTTP/1.1\r\nHost: localhost\r\n"
 PUT = b"PUT /v1/state HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -40,7 +42,9 @@ def said(connection):
     with contextlib.suppress(ConnectionResetError):
         while piece := connection.recv(1 << 16):
             pieces.append(piece)
-    return Said(b"".join(pieces))
+    whole = b"".join(pieces)
+    assert keeps_tokens(whole.decode("latin-1"))
+    return Said(whole)
 
 
 def exchange(address, *pieces):

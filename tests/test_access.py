@@ -8,6 +8,7 @@ from holders import TOKENS, WRONG, bearer, entry, one_for_each_scope
 from hypothesis import given
 from hypothesis import strategies as st
 from scraping import of
+from secrecy import token
 from sidecar_process import BASE, problem_of
 
 from sidecar.access import ANYBODY, EVERYTHING, MAX_PEERS, Access, Scope, holder
@@ -36,12 +37,12 @@ def test_every_route_is_for_its_scope_alone(guarded):
     """Each route and method of the router, with each token, with a wrong one and with none: let in, or told what lacks."""
     for (template, method), scope in SCOPES.items():
         path = template.replace("{id}", "a") + "?nonsense=1"  # those who are let in are refused for that
-        for held, token in TOKENS.items():
-            answer = guarded.api.ask(method, path, **bearer(token))
-            if held in (scope, Scope.ADMIN):
-                assert 400 == answer.status, (template, method, held)
+        for has, held in TOKENS.items():
+            answer = guarded.api.ask(method, path, **bearer(held))
+            if has in (scope, Scope.ADMIN):
+                assert 400 == answer.status, (template, method, has)
             else:
-                assert 403 == answer.status, (template, method, held)
+                assert 403 == answer.status, (template, method, has)
                 assert f'Bearer error="insufficient_scope", scope="{scope}"' == answer.headers[CHALLENGE]
                 assert method == "HEAD" or scope == problem_of(answer, 403, "forbidden")["scope"]
         for headers in ({}, bearer(WRONG)):
@@ -118,13 +119,14 @@ def test_the_scheme_may_be_written_in_any_case(guarded, scheme):
 
 def test_old_and_new_tokens_count_together(start, tmp_path):
     """So that they can be changed without a moment in which neither counts; several holders may have the same scope."""
+    old, new, long = token("old", 32), token("new", 32), token("long", 256)
     tokens = [
-        entry(tmp_path, "agent", ["state:read", "state:write"], "a" * 32, "b" * 32),
-        entry(tmp_path, "viewer", ["state:read"], "c" * 256),
+        entry(tmp_path, "agent", ["state:read", "state:write"], old, new),
+        entry(tmp_path, "viewer", ["state:read"], long),
     ]
     api = start(**guarded_by(tokens)).api
-    read = [api.get("/v1/state", **bearer(token)).status for token in ("a" * 32, "b" * 32, "c" * 256)]
-    written = [api.put("/v1/state", {"state": "IDLE"}, **bearer(token)).status for token in ("a" * 32, "b" * 32, "c" * 256)]
+    read = [api.get("/v1/state", **bearer(held)).status for held in (old, new, long)]
+    written = [api.put("/v1/state", {"state": "IDLE"}, **bearer(held)).status for held in (old, new, long)]
 
     assert [200, 200, 200] == read
     assert [200, 200, 403] == written
@@ -173,17 +175,17 @@ def test_what_a_connection_presented_before_changes_nothing(steps):
     holders = [holder("a", ["state:read"], [b"a"]), holder("b", ["admin"], [b"b"])]
     access, kept = Access(holders, max_failures=10**9), Door()
 
-    def outcome(token, scope, door):
+    def outcome(name, scope, door):
         try:
-            return access.admit([f"Bearer {token}"], scope, door).name
+            return access.admit([f"Bearer {name}"], scope, door).name
         except (ForbiddenError, UnauthorizedError) as error:
             return type(error)
 
-    for token, scope, swapped in steps:
+    for name, scope, swapped in steps:
         if swapped:
             holders.reverse()
             access.hold(holders[:1])
-        assert outcome(token, scope, Door()) == outcome(token, scope, kept)
+        assert outcome(name, scope, Door()) == outcome(name, scope, kept)
 
 
 def test_an_unknown_route_needs_any_token():

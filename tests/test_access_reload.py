@@ -6,11 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from holders import bearer, entry
 from scraping import of
+from secrecy import token
 from sidecar_process import BASE, eventually, free_port, process, running
 from test_configwatch import Running
 from watching import watching
 
-OLD, NEW = "o" * 40, "n" * 40
+OLD, NEW = token("old"), token("new")
 SCOPES = ["state:read", "state:write"]
 
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from secrecy import token
 from standardwebhooks import Webhook
 from yarl import URL
 
@@ -674,7 +675,7 @@ def test_a_secret_file_that_is_a_pipe_does_not_hang(problems, tmp_path):
     assert "is not a file" in found
 
 
-TOKEN = "b0b1b2b3b4b5b6b7b8b9babbbcbdbebf"
+TOKEN = token("agent", 32)
 TOKENS = "api:\n  tokens:\n  - {{name: agent, file: {}, scopes: [state:read]}}"
 
 

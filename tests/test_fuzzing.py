@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 
 from described import DOCUMENT
+from secrecy import token
 from sidecar_process import receiving, running, written
 
 FUZZING = Path(__file__).parent / "fuzzing"
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES", "10")
 SEED = os.environ.get("SEED", "1")
 
-TOKEN = "fuzz-" + "0" * 32
+TOKEN = token("fuzz")
 
 LEFT_OUT = {
     "/v1/watch": "it streams until the caller goes: tests/test_watch.py",

@@ -11,6 +11,7 @@ import pytest
 import trustme
 from holders import bearer, entry
 from scraping import of
+from secrecy import token
 from sidecar_process import BASE, PATIENCE_SECONDS, Client, eventually, free_port, running, written
 from test_configwatch import Running
 
@@ -134,7 +135,7 @@ def test_settings_of_a_socket_that_protect_nobody_are_refused(tmp_path, section,
 
 def test_everybody_may_connect_where_the_kernel_or_tokens_tell_them_apart(tmp_path, path):
     """With either of them."""
-    tokens = [entry(tmp_path, "agent", ["admin"], "a" * 40)]
+    tokens = [entry(tmp_path, "agent", ["admin"], token("agent"))]
     sections = [at(path, mode="0666", uids=[0]), {"api": at(path, mode="0666")["api"] | {"tokens": tokens}}]
     for section in sections:
         assert () == problems_of(written(tmp_path, **section))
@@ -229,10 +230,10 @@ def test_clients_show_a_certificate_of_the_ca(start, ours, theirs):
 
 def test_with_tokens_too_both_are_needed(start, tmp_path, ours):
     """A certificate is no scope."""
-    tokens = [entry(tmp_path, "agent", ["admin"], "a" * 40)]
+    tokens = [entry(tmp_path, "agent", ["admin"], token("agent"))]
     section = tls(**ours.server(), client_ca_file=ours.file)["api"] | {"tokens": tokens}
     address = start(api=section).api.address
-    headers = bearer("a" * 40)
+    headers = bearer(token("agent"))
 
     assert 401 == status(address, ours.context(ours))[0]
     assert 200 == status(address, ours.context(ours), Authorization=headers["authorization"])[0]

@@ -8,6 +8,7 @@ import msgspec
 import openapi_spec_validator
 import pytest
 from described import DOCUMENT, resolved, validator
+from secrecy import token
 
 from sidecar.api import documents
 from sidecar.api.app import DEFINITIONS, ROUTES
@@ -89,11 +90,11 @@ def test_the_table_of_routes_in_the_docs_is_that_of_the_api():
 
 def test_a_sidecar_serves_it_with_the_states_of_its_machine(start, tmp_path):
     """Whatever the machine: a client knows which states it may ask for. All else is the same as in the docs."""
-    (tmp_path / "token").write_text("t" * 32)
+    (tmp_path / "token").write_text(token("reader"))
     (tmp_path / "token").chmod(0o600)
     tokens = [{"name": "reader", "file": str(tmp_path / "token"), "scopes": ["state:read"]}]
     sidecar = start(fsm={"states": ["CLOSED", "OPEN"], "initial": "CLOSED"}, api={"listen": "127.0.0.1:0", "tokens": tokens})
-    answer = sidecar.api.get("/v1/openapi.json", authorization=f"Bearer {'t' * 32}")
+    answer = sidecar.api.get("/v1/openapi.json", authorization=f"Bearer {token('reader')}")
     served = answer.json
 
     assert "application/json" == answer.headers["Content-Type"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from documents import blocks
 from liar import Lie, lying
+from secrecy import keeps_tokens, token
 from sidecar_process import eventually, free_port, on_disk, process
 
 from sidecar import asking, cli
@@ -274,20 +275,20 @@ def test_who_is_interrupted_leaves_no_subscriber(deceived, number):
 def test_a_token_goes_to_the_api_only(deceived, call, tmp_path):
     """As a bearer token, read from its file."""
     _, (api, ops) = deceived(Lie("NONE"))
-    (tmp_path / "token").write_text("s3cret\n")
+    (tmp_path / "token").write_text(f"{token('agent')}\n")
     code, out, _ = call(api.client.address, "--ops", ops.client.address, "--token-file", tmp_path / "token")
 
-    assert (0, False) == (code, "s3cret" in out)
-    assert ({"Bearer s3cret"}, {None}) == tuple({token for *_, token in liar.asked} for liar in (api, ops))
+    assert (0, False) == (code, not keeps_tokens(out))
+    assert ({f"Bearer {token('agent')}"}, {None}) == tuple({sent for *_, sent in liar.asked} for liar in (api, ops))
 
 
 def test_who_may_not_register_left_nothing_behind(start, call, tmp_path):
     """One check fails, and says which scopes are needed; there is nothing to remove."""
     file = tmp_path / "token"
-    file.write_text(f"{'x' * 40}\n")
+    file.write_text(f"{token('agent')}\n")
     file.chmod(0o600)
-    token = {"name": "agent", "file": str(file), "scopes": ["state:read", "state:write"]}
-    sidecar = start(api={"listen": "127.0.0.1:0", "tokens": [token]})
+    holder = {"name": "agent", "file": str(file), "scopes": ["state:read", "state:write"]}
+    sidecar = start(api={"listen": "127.0.0.1:0", "tokens": [holder]})
     code, out, _ = call(sidecar.api.address, "--ops", sidecar.ops.address, "--token-file", file)
     [failed] = [line for line in out.splitlines() if line.startswith("FAILED")]
 
@@ -299,12 +300,12 @@ def test_who_may_not_register_left_nothing_behind(start, call, tmp_path):
 def test_address_and_token_come_from_the_environment(deceived, call, monkeypatch, tmp_path):
     """As with the other commands that ask a sidecar."""
     _, (api, ops) = deceived(Lie("NONE"))
-    (tmp_path / "token").write_text("s3cret\n")
+    (tmp_path / "token").write_text(f"{token('agent')}\n")
     monkeypatch.setenv("FSM_SIDECAR_URL", f"http://{api.client.address}")
     monkeypatch.setenv("FSM_SIDECAR_TOKEN_FILE", str(tmp_path / "token"))
 
     assert 0 == call("--ops", ops.client.address)[0]
-    assert ({"Bearer s3cret"}, {None}) == tuple({token for *_, token in liar.asked} for liar in (api, ops))
+    assert ({f"Bearer {token('agent')}"}, {None}) == tuple({sent for *_, sent in liar.asked} for liar in (api, ops))
 
 
 @pytest.mark.parametrize("receiver", ["127.0.0.1", "localhost", "127.0.0.1:{port}"])
