@@ -7,7 +7,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sidecar_process import eventually, on_disk, problem_of, running, written
+from holders import bearer, entry
+from secrecy import token
+from sidecar_process import BASE, eventually, on_disk, problem_of, running, written
 
 LADDER = {"transitions": {"BOOTING": ["IDLE"], "IDLE": ["ACTIVE"], "ACTIVE": ["IDLE"]}}
 WRITES = {"PUT /v1/state": {"state": "IDLE", "reason": "go"}, "POST /v1/transitions": {"to": "IDLE", "reason": "go"}}
@@ -262,3 +264,16 @@ def test_a_write_that_kill_9_left_unanswered_is_applied_once_when_it_is_repeated
 
     assert {name: answered(answer) for name, answer in first.items()} == {name: answered(again[name]) for name in first}
     assert names == sorted(entry["snapshot"]["reason"] for entry in history[1:])
+
+
+def test_a_key_is_its_callers_own(start, tmp_path):
+    """Another holder who takes the same key learns nothing of the write, not even with the same body; the first one still does."""
+    tokens = [entry(tmp_path, name, ["state:write"], token(name)) for name in ("one", "two")]
+    api = start(api=BASE["api"] | {"tokens": tokens}).api
+
+    def put(name):
+        return api.put("/v1/state", {"state": "IDLE"}, idempotency_key="k", **bearer(token(name)))
+
+    first, others, again = put("one"), put("two"), put("one")
+    problem_of(others, 422, "idempotency-key-reused")
+    assert (200, first.body, "true") == (again.status, again.body, again.headers["Idempotency-Replayed"])

@@ -99,7 +99,9 @@ def claim(request: Request) -> Claim:
 
 
 async def repeatable(request: Request) -> Repeatable | None:
-    """The write's Idempotency-Key and a digest of its method, target and body; None without a key. Raises `MalformedError`.
+    """The write's Idempotency-Key and a digest of its caller, method, target and body; None without a key.
+
+    Whoever else takes the same key does not get the answer of the first one. Raises `MalformedError`.
 
     The header is that of https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/; its value is taken as it
     is, quoted or not. Preconditions are left out: who repeats a write may have read its own success meanwhile.
@@ -109,7 +111,8 @@ async def repeatable(request: Request) -> Repeatable | None:
         return None
     if not _is_key(key):
         raise MalformedError("an Idempotency-Key has 1 to 255 visible ASCII characters, such as a UUID")
-    target = f"{request.method} {request.raw_path}\n".encode()
+    caller = "" if request.caller.name is None else f"{request.caller.name} "
+    target = f"{caller}{request.method} {request.raw_path}\n".encode()
     return Repeatable(key, hashlib.sha256(target + await request.read()).digest())
 
 
