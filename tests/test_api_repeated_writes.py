@@ -267,7 +267,7 @@ def test_a_write_that_kill_9_left_unanswered_is_applied_once_when_it_is_repeated
 
 
 def test_a_key_is_its_callers_own(start, tmp_path):
-    """Another holder who takes the same key learns nothing of the write, not even with the same body; the first one still does."""
+    """Another holder who takes the same key learns nothing of the write, even with the same body; the first one still does."""
     tokens = [entry(tmp_path, name, ["state:write"], token(name)) for name in ("one", "two")]
     api = start(api=BASE["api"] | {"tokens": tokens}).api
 
