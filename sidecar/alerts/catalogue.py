@@ -141,6 +141,20 @@ DECLARED = (
         lowest(metrics.FAULT_STATE),
     ),
     Declared(
+        "StateStalled",
+        "fsm-agent",
+        "An agent stays in a state for longer than it may.",
+        "it is in its current state for longer than fsm.max_dwell allows, and has not left it for [window] and longer.",
+        lowest(metrics.STATE_STALLED),
+    ),
+    Declared(
+        "AgentLost",
+        "fsm-agent",
+        "An agent has gone silent, and its last will was due.",
+        "[count] times in [window] the agent's heartbeat did not come in time; its last will was {{ $labels.outcome }}.",
+        events(metrics.LAST_WILLS, "outcome", outcome=("executed", "refused", "failed")),
+    ),
+    Declared(
         "Flapping",
         "fsm-agent",
         "An agent changes its state all the time.",

@@ -125,6 +125,16 @@ SCENARIOS: dict[str, Scenario] = {
         {"fsm_last_update_timestamp_seconds": last_update, "fsm_update_expected": always(1)}, "15m 40s", fires_at=85
     ),
     "StuckInFaultState": Scenario({"fsm_fault_state": gauge(0, 1)}),
+    "StateStalled": Scenario({"fsm_state_stalled": gauge(0, 1)}),
+    "AgentLost": Scenario(
+        {
+            'fsm_last_wills_total{outcome="executed"}': counter(0, 1),
+            'fsm_last_wills_total{outcome="unneeded"}': counter(1, 1),
+            'fsm_last_wills_total{outcome="refused"}': always(0),
+        },
+        "15",
+        {"outcome": "executed"},
+    ),
     "Flapping": Scenario(
         {
             'fsm_transitions_total{from_state="IDLE",to_state="ACTIVE"}': counter(20, 60),
@@ -219,6 +229,7 @@ ONCE: dict[str, Scenario] = {
         ("ConflictsMasked", 'fsm_version_rewrites_total{writer="planner"}'),
         ("IllegalTransitions", 'fsm_illegal_transitions_total{outcome="refused"}'),
         ("WritesOverloaded", "fsm_writes_overloaded_total"),
+        ("AgentLost", 'fsm_last_wills_total{outcome="executed"}'),
         ("SubscriberEvicted", 'fsm_subscribers_evicted_total{reason="failing"}'),
         ("SubscriptionsRejected", 'fsm_subscriptions_rejected_total{reason="limit"}'),
         ("WebhookGaps", 'fsm_webhook_gaps_total{reason="max_lag"}'),
