@@ -518,7 +518,9 @@ HTTP_AUTH_FAILURES = Family(
     (Label("reason", ("missing", "unknown", "scope", "limited", "host", "origin", "peer")),),
 )
 HTTP_IN_FLIGHT = Family(
-    "fsm_http_requests_in_flight", "gauge", "API requests being answered; without those whose body still comes."
+    "fsm_http_requests_in_flight",
+    "gauge",
+    "API requests being answered; without those whose body still comes, or whose write waits for the disk.",
 )
 HTTP_IN_FLIGHT_LIMIT = Family(
     "fsm_http_requests_in_flight_limit", "gauge", "API requests that may be answered at once (api.limits.requests)."

@@ -123,7 +123,7 @@ def ops_limits(config: Config) -> ListenerLimits:
     return ListenerLimits(
         connections=room,
         per_peer=room,
-        displacing=True,
+        grace_seconds=0.0,  # in a burst a probe has no time
         header_seconds=config.api.limits.header_timeout_seconds,
         request_seconds=config.api.limits.request_timeout_seconds,
         write_seconds=config.api.limits.write_timeout_seconds,

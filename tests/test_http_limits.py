@@ -1,12 +1,14 @@
 """Each limit of the listeners: what is within it is served; what is beyond gets the documented answer, and is counted."""
 
+import contextlib
 import os
 import resource
 import subprocess
 import sys
+import time
 
 import pytest
-from rawhttp import GET, PUT, SLOW_BODY, connected, exchange, many, metric, said
+from rawhttp import BODY, GET, PUT, SLOW_BODY, connected, exchange, many, metric, said
 from sidecar_process import eventually, on_disk, problem_of, running, written
 
 
@@ -30,16 +32,17 @@ def open_now(sidecar, listener="api"):
 
 
 def test_connections_beyond_the_limit_are_refused_until_one_is_closed(start):
-    """503 with Retry-After, before anything was asked; those that are open are served."""
-    sidecar = start(api=api(connections=3, keep_alive="1m", header_timeout="1m"))
-    with many(sidecar.api.address, 3, GET + b"\r\n") as held:
-        first = [connection.recv(1 << 16)[:12] for connection in held]
+    """503 with Retry-After, before anything was asked, while something is asked on all of them; those are served."""
+    sidecar = start(api=api(connections=3, request_timeout="1m"))
+    with many(sidecar.api.address, 3, SLOW_BODY) as held:
+        eventually(lambda: open_now(sidecar) == 3)
         late_comer = exchange(sidecar.api.address)
-        held[1].sendall(GET + b"\r\n")
-        again = held[1].recv(1 << 16)[:12]
+        for connection in held:
+            connection.sendall(BODY[1:])
+        served = [connection.recv(1 << 16)[:12] for connection in held]
         told = open_now(sidecar), refused(sidecar, "full"), metric(sidecar, 'fsm_http_connections_limit{listener="api"}')
 
-    assert [b"HTTP/1.1 200"] * 4 == [*first, again]
+    assert [b"HTTP/1.1 200"] * 3 == served
     assert ([503], True) == (late_comer.statuses, b"\r\nRetry-After: 1\r\n" in late_comer.raw)
     assert b'"type":"overloaded"' in late_comer.raw
     assert (3, 1, 3) == told
@@ -49,8 +52,8 @@ def test_connections_beyond_the_limit_are_refused_until_one_is_closed(start):
 
 def test_one_address_cannot_take_all_connections(start):
     """It gets the same answer at its own limit, while others are served."""
-    sidecar = start(api=api(connections=10, connections_per_peer=2, header_timeout="1m"))
-    with many(sidecar.api.address, 2):
+    sidecar = start(api=api(connections=10, connections_per_peer=2, request_timeout="1m"))
+    with many(sidecar.api.address, 2, SLOW_BODY):
         eventually(lambda: open_now(sidecar) == 2)
         with connected(sidecar.api.address, "127.0.0.2") as third:
             assert [503] == said(third).statuses
@@ -61,13 +64,55 @@ def test_one_address_cannot_take_all_connections(start):
 def test_a_unix_socket_has_no_peers_but_a_total(start, tmp_path):
     """Who is on the other side has no address."""
     path = f"unix:{tmp_path}/api.sock"
-    sidecar = start(api={"listen": path, "limits": {"connections": 3, "connections_per_peer": 1, "header_timeout": "1m"}})
-    with connected(path) as one, connected(path), connected(path):
-        one.sendall(GET + b"\r\n")
+    limits = {"connections": 3, "connections_per_peer": 1, "request_timeout": "1m"}
+    sidecar = start(api={"listen": path, "limits": limits})
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(connected(path)).sendall(SLOW_BODY)
+        eventually(lambda: open_now(sidecar) == 3)
 
-        assert b"HTTP/1.1 200" == one.recv(1 << 16)[:12]
         assert [503] == exchange(path).statuses
         assert (0, 1) == (refused(sidecar, "peer"), refused(sidecar, "full"))
+
+
+FILLED = {"in all": {"connections": 4}, "by one address": {"connections_per_peer": 4}}
+
+
+@pytest.mark.parametrize("limits", FILLED.values(), ids=FILLED)
+def test_a_connection_on_which_nothing_is_asked_makes_room(start, limits):
+    """So that a neighbour cannot lock the agent out: first one that was silent for a second, then one between two requests."""
+    sidecar = start(api=api(keep_alive="1m", header_timeout="1m", request_timeout="1m", **limits))
+    with many(sidecar.api.address, 2, GET + b"\r\n") as kept, many(sidecar.api.address, 2) as silent:
+        for connection in kept:
+            assert b"HTTP/1.1 200" == connection.recv(1 << 16)[:12]
+        silent_since = time.monotonic()
+        eventually(lambda: time.monotonic() > silent_since + 1)
+        with many(sidecar.api.address, 3, SLOW_BODY) as asking:
+            assert [[], [], []] == [said(each).statuses for each in (*silent, kept[0])]
+            kept[1].sendall(GET + b"\r\n")
+            assert b"HTTP/1.1 200" == kept[1].recv(1 << 16)[:12]
+            for connection in asking:
+                connection.sendall(BODY[1:])
+                assert b"HTTP/1.1 200" == connection.recv(1 << 16)[:12]
+    assert 3 == refused(sidecar, "displaced")
+
+
+def test_a_new_connection_has_time_to_ask(start):
+    """In a burst it is rather told that all are taken than cut off before it could ask."""
+    sidecar = start(api=api(connections=2, header_timeout="1m"))
+
+    def fill():
+        """Whether all that was quick enough, and what became of the one too many."""
+        began = time.monotonic()
+        with many(sidecar.api.address, 2) as silent:
+            late_comer = exchange(sidecar.api.address, GET, b"\r\n").statuses
+            if time.monotonic() - began > 0.9:
+                return None
+            for connection in silent:
+                connection.sendall(GET + b"\r\n")
+            return late_comer, [connection.recv(1 << 16)[:12] for connection in silent]
+
+    assert ([503], [b"HTTP/1.1 200"] * 2) == eventually(fill)
 
 
 def test_the_ops_listener_has_room_for_a_probe_whoever_fills_it(start):

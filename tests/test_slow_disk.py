@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from receiver import busy
-from sidecar_process import Process, eventually, on_disk, problem_of, written
+from sidecar_process import BASE, Process, eventually, on_disk, problem_of, written
 
 from sidecar import AsyncStateStore, FsmSnapshot, FsmState
 from sidecar.errors import OverloadedError, StorageSlowError
@@ -97,13 +97,14 @@ def slowing(folder):
 
 @pytest.fixture
 def slow(tmp_path):
-    """Starts a sidecar on a slow disk, with these settings for writes."""
+    """Starts a sidecar on a slow disk, with these limits of the API and settings for writes."""
     if not shutil.which("strace"):
         pytest.skip("strace is not installed; it makes the disk slow here")
     started = []
 
-    def start(**writes):
-        config = written(tmp_path, journal=on_disk(tmp_path), writes=writes)
+    def start(limits=None, **writes):
+        api = BASE["api"] | {"limits": limits or {}}
+        config = written(tmp_path, journal=on_disk(tmp_path), writes=writes, api=api)
         started.append(Process("run", "--config", config, before=slowing(tmp_path)))
         started[0].wait_for("ready")
         return started[0]
@@ -136,6 +137,25 @@ def test_whoever_does_not_write_does_not_wait_for_the_disk(slow):
             answered += 1
     assert answered >= 5
     assert [before + n for n in range(1, 5)] == sorted(write.result().json["revision"] for write in writes)
+
+
+def test_writes_that_wait_for_the_disk_keep_no_reader_out(slow):
+    """They have places of their own, as many as the requests that are answered; a write beyond them is refused."""
+    sidecar = slow(limits={"requests": 2})
+
+    def meanwhile():
+        """What a read and a third write are answered, if that was within one sync; else None."""
+        with ThreadPoolExecutor(2) as pool:
+            writes = [pool.submit(sidecar.api.put, "/v1/state", IDLE) for _ in range(2)]
+            eventually(lambda: number(sidecar, "fsm_writes_waiting") == 2 or any(write.done() for write in writes))
+            answers = sidecar.api.get("/v1/state"), sidecar.api.put("/v1/state", IDLE)
+            return None if any(write.done() for write in writes) else answers
+
+    read, further = eventually(meanwhile)
+    assert 200 == read.status
+    problem_of(further, 503, "overloaded")
+    assert 0 == number(sidecar, "fsm_http_requests_in_flight")
+    assert 200 == sidecar.api.put("/v1/state", IDLE).status
 
 
 def test_concurrent_writes_share_commits(slow):

@@ -40,11 +40,27 @@ class Parts(NamedTuple):
 
 
 class InFlight:
-    """How many requests are being answered, and how many may be."""
+    """How many requests are being answered, and how many may be.
+
+    As many writes may wait for the disk besides: so one that hangs keeps no reader out.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.now = 0
+        self._at_disk = 0
+
+    def go_to_disk(self) -> None:
+        """One of those that are answered waits for the disk from now on. Raises `OverloadedError`."""
+        if self._at_disk >= self.limit:
+            self.refuse()
+        self._at_disk += 1
+        self.now -= 1
+
+    def come_from_disk(self) -> None:
+        """It is back."""
+        self._at_disk -= 1
+        self.now += 1
 
     def refuse(self) -> NoReturn:
         """There are more than may be."""

@@ -99,8 +99,13 @@ class Write:
         return wire.answer_written(store.journal.epoch, stored, acks=acks)
 
     async def _stored(self, build: Build) -> Stored:
-        repeatable = await conditions.repeatable(self._request)
-        return await self._request.parts.store.write(build, *self.expected, request=repeatable, claim=self._claim)
+        request, in_flight = self._request, self._request.in_flight
+        repeatable = await conditions.repeatable(request)
+        in_flight.go_to_disk()
+        try:
+            return await request.parts.store.write(build, *self.expected, request=repeatable, claim=self._claim)
+        finally:
+            in_flight.come_from_disk()
 
 
 class Awaited(NamedTuple):

@@ -37,6 +37,7 @@ class Connection(web.RequestHandler):
         "_begun_after",
         "_broken",
         "_head_due",
+        "_opened_at",
         "_request_due",
         "_server",
         "_wire",
@@ -49,7 +50,7 @@ class Connection(web.RequestHandler):
         super().__init__(server, **options)
         self._server = server
         self._wire: Transport | None = None
-        self._head_due = self._request_due = self._write_due = math.inf
+        self._opened_at = self._head_due = self._request_due = self._write_due = math.inf
         self._begun_after = -1  # so many requests: then a head began that is not complete
         self._asked: web.BaseRequest | None = None
         self._broken = False
@@ -57,9 +58,13 @@ class Connection(web.RequestHandler):
         self.shown: Pass | None = None
 
     @property
-    def waits(self) -> bool:
-        """Whether no request is being answered: the next one has not come, or not even the first, so soon after the accept."""
-        return self._waiter is not None or not self._request_count
+    def silent(self) -> bool:
+        """Whether there was no request yet."""
+        return not self._request_count
+
+    def idle_since(self, begun: float) -> bool:
+        """Whether no request is being answered: the next one has not come, or the first one not since `begun`."""
+        return self._opened_at <= begun if self.silent else self._waiter is not None
 
     def connection_made(self, transport: BaseTransport) -> None:
         self._wire = wire = cast(Transport, transport)
@@ -69,7 +74,8 @@ class Connection(web.RequestHandler):
             wire.write(refusal)
             wire.close()
             return
-        self._head_due = self._server.clock() + self._server.limits.header_seconds
+        self._opened_at = self._server.clock()
+        self._head_due = self._opened_at + self._server.limits.header_seconds
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:

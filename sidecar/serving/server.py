@@ -27,7 +27,10 @@ _PEER_FULL = last_words(
 
 
 class Limits(NamedTuple):
-    """What one listener allows. `displacing`: when it is full the oldest waiting connection makes room for the newest."""
+    """What one listener allows. When it is full, a connection on which nothing is asked makes room for a new one.
+
+    `grace_seconds`: so long a new connection may take until it asks.
+    """
 
     connections: int = 1024
     per_peer: int = 256
@@ -37,7 +40,7 @@ class Limits(NamedTuple):
     keep_alive_seconds: float = 15.0
     headers: int = 64
     header_bytes: int = 4096
-    displacing: bool = False
+    grace_seconds: float = 1.0
 
 
 class Server(web.Server):
@@ -83,22 +86,25 @@ class Server(web.Server):
     def admit(self, connection: Connection) -> bytes | None:
         """Take the connection; or the answer that it gets instead."""
         peer, limits = connection.peer, self.limits
-        if len(self._open) >= limits.connections and not (limits.displacing and self._make_room()):
-            self._metrics.refused("full")
-            return _FULL
-        if peer and self._by_peer[peer] >= limits.per_peer:
+        if peer and self._by_peer[peer] >= limits.per_peer and not self._make_room(peer):
             self._metrics.refused("peer")
             return _PEER_FULL
+        if len(self._open) >= limits.connections and not self._make_room():
+            self._metrics.refused("full")
+            return _FULL
         self._open[connection] = None
         self._by_peer[peer] += 1
         return None
 
-    def _make_room(self) -> bool:
-        oldest = next((each for each in self._open if each.waits), None)
-        if oldest is None:
+    def _make_room(self, peer: str | None = None) -> bool:
+        """Close a connection, of this peer: the oldest that has never asked for anything, or else the oldest idle one."""
+        begun = self.clock() - self.limits.grace_seconds
+        idle = [each for each in self._open if each.idle_since(begun) and peer in (None, each.peer)]
+        if not idle:
             return False
-        self.forget(oldest)
-        oldest.make_room()
+        one = next((each for each in idle if each.silent), idle[0])
+        self.forget(one)
+        one.make_room()
         self._metrics.refused("displaced")
         return True
 
