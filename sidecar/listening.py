@@ -1,16 +1,15 @@
-"""Opening the listeners: on TCP or on a Unix socket, and in TLS where it is configured."""
+"""Opening the listeners: on TCP or on a Unix socket, with a gate before them where one is configured."""
 
 import asyncio
 import errno
 import os
 import socket
-import ssl
 import stat
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from aiohttp import web
 
@@ -21,6 +20,7 @@ _BACKLOG = 1024
 """So many connections may wait to be accepted. Beyond that the kernel lets clients wait for a second and more."""
 
 Serve = Callable[[], asyncio.Protocol]
+Gate = Callable[[Serve], asyncio.Protocol]
 
 
 async def listen(
@@ -30,28 +30,23 @@ async def listen(
     at: Listen,
     *,
     mode: int = 0o600,
-    gate: Callable[[Serve], asyncio.Protocol] | None = None,
-    tls: ssl.SSLContext | None = None,
-    handshake_seconds: float | None = None,
+    gate: Gate | None = None,
 ) -> Listen:
     """Serve until the stack unwinds. Returns where it listens; raises `ConfigError`.
 
-    `mode`: of a Unix socket. `gate`: makes what stands before each of its connections. `handshake_seconds`: of TLS.
+    `mode`: of a Unix socket. `gate`: makes what stands before each connection.
     """
     stack.push_async_callback(runner.cleanup)  # before the setup: a failed start unwinds too
     await runner.setup()
     loop, serve = asyncio.get_running_loop(), cast(Serve, runner.server)
-    options: dict[str, Any] = {"backlog": _BACKLOG, "ssl": tls}
-    if tls:
-        options["ssl_handshake_timeout"] = handshake_seconds
+    serve = partial(gate, serve) if gate else serve
     try:
         if at.socket_path:
             bound = _bound(at.socket_path, mode)
             stack.callback(Path(at.socket_path).unlink, missing_ok=True)
-            serve = partial(gate, serve) if gate else serve
-            site = _Site(runner, serve, partial(loop.create_unix_server, sock=bound, **options))
+            site = _Site(runner, serve, partial(loop.create_unix_server, sock=bound, backlog=_BACKLOG))
         else:
-            site = _Site(runner, serve, partial(loop.create_server, host=at.host, port=at.port, **options))
+            site = _Site(runner, serve, partial(loop.create_server, host=at.host, port=at.port, backlog=_BACKLOG))
         await site.start()
     except OSError as error:
         raise ConfigError([f"{name}.listen: cannot listen on {at}: {error.strerror or error}"]) from error
@@ -62,8 +57,7 @@ async def listen(
 
 
 class _Site(web.BaseSite):
-    """Opened as it is told. aiohttp's own for a Unix socket removes a file that is in the way, also under somebody who listens;
-    and the one for TCP lets a TLS handshake take a minute."""
+    """Opened as it is told. aiohttp's own for a Unix socket removes a file that is in the way, even where somebody listens."""
 
     def __init__(self, runner: web.BaseRunner, serve: Serve, create: Callable[[Serve], Awaitable[asyncio.Server]]) -> None:
         super().__init__(runner)

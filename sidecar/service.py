@@ -174,9 +174,7 @@ class Service:
             await self._runner(stack, "api", api_server, API_LINGER_SECONDS),
             config.api.listen,
             mode=int(config.api.socket.mode, 8),
-            gate=wiring.gate(config.api, partial(http_metrics.refused, "peer")),
-            tls=tls.outer if tls else None,
-            handshake_seconds=config.api.limits.header_timeout_seconds,
+            gate=wiring.gate(config.api, partial(http_metrics.refused, "peer"), tls),
         )
         stack.callback(watchers.close)
         targets.own_ports.add(api_at.port)

@@ -1,6 +1,5 @@
 """What the configuration means to each part: their own settings, made of its sections. Pure, but for the files it names."""
 
-import asyncio
 import hashlib
 import socket
 from collections.abc import Callable
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from sidecar.access import Holder, holder
 from sidecar.api.browsers import Browsers
-from sidecar.api.peers import Gate, Peers
+from sidecar.api.peers import Doorkeeper, Peers
 from sidecar.api.request import About
 from sidecar.checks import Thresholds
 from sidecar.config import Config, Subscriber, Webhooks, load, read_secret, read_tokens
@@ -25,7 +24,9 @@ from sidecar.machine import Machine
 from sidecar.ops.collector import Facts
 from sidecar.retention import Limits
 from sidecar.serving.descriptors import connections_within
+from sidecar.serving.handshake import Handshake
 from sidecar.serving.server import Limits as ListenerLimits
+from sidecar.tls import Tls
 from sidecar.units import Terms
 from sidecar.watchers import Watchers
 
@@ -62,10 +63,14 @@ def _certificates(api: Api) -> bytes:
     return hashlib.sha256(b"".join(api.tls.files.content())).digest() if api.tls.files else b""
 
 
-def gate(api: Api, refused: Callable[[], None]) -> Callable[[Callable[[], asyncio.Protocol]], Gate] | None:
+def gate(
+    api: Api, refused: Callable[[], None], tls: Tls | None
+) -> Callable[[Callable[[], asyncio.Protocol]], asyncio.Protocol] | None:
     """What stands before each connection; None: whoever can connect is let in."""
+    if tls:
+        return partial(Handshake, tls.outer, float(api.limits.header_timeout_seconds))
     peers = Peers(api.socket.uids, api.socket.gids)
-    return partial(Gate, peers, refused) if any(peers) else None
+    return partial(Doorkeeper, peers, refused) if any(peers) else None
 
 
 def browsers(api: Api) -> Browsers:

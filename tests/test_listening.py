@@ -10,6 +10,7 @@ from contextlib import closing
 import pytest
 import trustme
 from holders import bearer, entry
+from rawhttp import connected, many, metric, said
 from scraping import of
 from secrecy import token
 from sidecar_process import BASE, PATIENCE_SECONDS, Client, eventually, free_port, running, written
@@ -217,6 +218,35 @@ def test_who_does_not_shake_hands_is_not_waited_for(start, ours):
     host, port = start(api=section).api.address.rsplit(":", 1)
     with socket.create_connection((host, int(port)), PATIENCE_SECONDS) as silent:
         assert b"" == silent.recv(1)
+
+
+def test_who_has_not_shaken_hands_has_a_place_all_the_same(start, ours):
+    """So that no more can be held open: one too many is closed unread, and the oldest makes room, once it had time."""
+    limits = {"connections": 3, "header_timeout": "1m"}
+    sidecar = start(api=tls(**ours.server())["api"] | {"limits": limits})
+    hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"  # and no more of it
+    with many(sidecar.api.address, 3, hello) as silent:
+        eventually(lambda: 3 == metric(sidecar, 'fsm_http_connections{listener="api"}'))
+        with connected(sidecar.api.address) as further:
+            assert b"" == said(further).raw
+        assert 200 == eventually(lambda: status(sidecar.api.address, ours.context())[0])
+        assert b"" == said(silent[0]).raw
+    assert 1 <= metric(sidecar, 'fsm_http_connections_refused_total{listener="api",reason="full"}')
+    assert 1 == metric(sidecar, 'fsm_http_connections_refused_total{listener="api",reason="displaced"}')
+    eventually(lambda: 0 == metric(sidecar, 'fsm_http_connections{listener="api"}'))
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x01\x00", os.urandom(2000)])
+def test_a_handshake_that_fails_gives_its_place_back(start, ours, sent):
+    """Cut off, plain text, or nonsense: nothing is logged, and nothing is kept."""
+    sidecar = start(**tls(**ours.server()))
+    for _ in range(20):
+        with connected(sidecar.api.address) as connection:
+            connection.sendall(sent)
+    eventually(lambda: 0 == metric(sidecar, 'fsm_http_connections{listener="api"}'))
+
+    assert 200 == status(sidecar.api.address, ours.context())[0]
+    assert ["ready", "api_open"] == [line["event"] for line in sidecar.log]
 
 
 def test_clients_show_a_certificate_of_the_ca(start, ours, theirs):

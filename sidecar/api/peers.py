@@ -24,7 +24,7 @@ class Peers(NamedTuple):
         return uid in self.uids or gid in self.gids
 
 
-class Gate(asyncio.Protocol):
+class Doorkeeper(asyncio.Protocol):
     """Stands before the protocol that `serve` makes. A stranger's connection is closed unread, and `refused` called."""
 
     def __init__(self, peers: Peers, refused: Callable[[], None], serve: Callable[[], asyncio.Protocol]) -> None:

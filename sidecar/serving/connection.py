@@ -42,6 +42,7 @@ class Connection(web.RequestHandler):
         "_server",
         "_wire",
         "_write_due",
+        "lost",
         "peer",
         "shown",
     )
@@ -54,6 +55,7 @@ class Connection(web.RequestHandler):
         self._begun_after = -1  # so many requests: then a head began that is not complete
         self._asked: web.BaseRequest | None = None
         self._broken = False
+        self.lost = False
         self.peer = ""
         self.shown: Pass | None = None
 
@@ -66,21 +68,32 @@ class Connection(web.RequestHandler):
         """Whether no request is being answered: the next one has not come, or the first one not since `begun`."""
         return self._opened_at <= begun if self.silent else self._waiter is not None
 
+    def enter(self, transport: Transport) -> bytes | None:
+        """Take a place among the server's connections; or the answer that it gets instead."""
+        self._wire = transport
+        self.peer = _address(transport.get_extra_info("peername"))
+        self._opened_at = self._server.clock()
+        return self._server.admit(self)
+
+    def leave(self) -> None:
+        """Give the place back."""
+        self._server.forget(self)
+        self._wire = self._asked = None
+        self.lost = True
+
     def connection_made(self, transport: BaseTransport) -> None:
-        self._wire = wire = cast(Transport, transport)
-        self.peer = _address(wire.get_extra_info("peername"))
-        if refusal := self._server.admit(self):
+        wire = cast(Transport, transport)
+        if self._wire is None and (refusal := self.enter(wire)):
             self.force_close()  # so that nothing is read any more
             wire.write(refusal)
             wire.close()
             return
-        self._opened_at = self._server.clock()
-        self._head_due = self._opened_at + self._server.limits.header_seconds
+        self._wire = wire
+        self._head_due = self._server.clock() + self._server.limits.header_seconds
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._server.forget(self)
-        self._wire = self._asked = None
+        self.leave()
         for message, _ in self._messages:
             _let_go(getattr(message, "exc", None))
         super().connection_lost(exc)
