@@ -1,5 +1,6 @@
 """What the configuration means to each part: their own settings, made of its sections. Pure, but for the files it names."""
 
+import asyncio
 import hashlib
 import socket
 from collections.abc import Callable
