@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from holders import entry
 from receiver import Receiver, answer
 from secrecy import keeps_tokens, token
 from sidecar_process import free_port, on_disk, served, written
@@ -287,6 +288,17 @@ def test_it_finds_the_sidecar_by_flag_environment_and_config_file(plain, tmp_pat
     assert 0 == run(None, *get, "--config", config, FSM_SIDECAR_URL=nowhere)[0]
     assert 0 == run(None, *get, FSM_SIDECAR_URL=url)[0]
     assert 69 == run(None, *get, FSM_SIDECAR_URL=nowhere)[0]
+
+
+def test_the_config_file_tells_the_token_too(tmp_path):
+    """Of several the one that may do most; a flag says another one."""
+    scopes = {"reader": ["state:read"], "all": ["admin"], "agent": ["state:read", "state:write"]}
+    tokens = [entry(tmp_path, name, each, token(name)) for name, each in scopes.items()]
+    path = written(tmp_path, api={"listen": f"127.0.0.1:{free_port()}", "tokens": tokens})
+    with served(path):
+        assert 0 == run(None, "subscribers", "list", "--config", path)[0]
+        assert 0 == run(None, "state", "set", "IDLE", "--config", path)[0]
+        assert 4 == run(None, "state", "set", "IDLE", "--config", path, "--token-file", tokens[0]["file"])[0]
 
 
 def test_it_speaks_over_a_unix_socket(tmp_path):

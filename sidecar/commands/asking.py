@@ -89,8 +89,9 @@ def api_of(options: "Namespace") -> Api:
     timeout = _seconds("--timeout", options.timeout)
     if vars(options).get("wait_acks"):  # so much later it is answered
         timeout += _seconds("--acks-timeout", options.acks_timeout)
-    token = Token(file=options.token_file or os.environ.get(_TOKEN_FILE) or None)
-    place = Place(_endpoint(options), token=token, timeout_seconds=timeout, max_bytes=MAX_ANSWER_BYTES, tls=_tls(options))
+    endpoint, file = _endpoint(options)
+    token = Token(file=options.token_file or os.environ.get(_TOKEN_FILE) or file)
+    place = Place(endpoint, token=token, timeout_seconds=timeout, max_bytes=MAX_ANSWER_BYTES, tls=_tls(options))
     return Api(place)
 
 
@@ -101,25 +102,30 @@ def _seconds(flag: str, text: str) -> float:
         raise ConfigError([f"{flag}: {wrong}"]) from None
 
 
-def _endpoint(options: "Namespace") -> Endpoint:
+def _endpoint(options: "Namespace") -> tuple[Endpoint, str | None]:
+    """Where it is, and the file of a token where that is known too."""
     if options.config and not options.url:
         return _configured(options.config)
     text, name = (options.url, "--url") if options.url else (os.environ.get(_URL) or DEFAULT_URL, _URL)
     try:
-        return Endpoint.parse(text)
+        return Endpoint.parse(text), None
     except ValueError as wrong:
         raise ConfigError([f"{name}: {wrong}"]) from None
 
 
-def _configured(path: str) -> Endpoint:
+def _configured(path: str) -> tuple[Endpoint, str | None]:
+    """The token is that which may do most: whoever reads the config file and its tokens may choose."""
     from sidecar import config
+    from sidecar.access import Scope
 
     api = config.load(path).api
+    ablest = max(api.tokens, key=lambda each: (Scope.ADMIN in each.scopes, len(each.scopes)), default=None)
+    file = ablest.file if ablest else None
     listen = api.listen
     if listen.socket_path:
-        return Endpoint.parse(f"unix:{listen.socket_path}")
+        return Endpoint.parse(f"unix:{listen.socket_path}"), file
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)  # noqa: S104  (where to call, not to listen)
-    return Endpoint(api.tls.files is not None, host, listen.port)
+    return Endpoint(api.tls.files is not None, host, listen.port), file
 
 
 def _tls(options: "Namespace") -> ssl.SSLContext | None:
