@@ -15,11 +15,15 @@ TIMEOUT_SECONDS = 10
 
 
 class NoAnswerError(Exception):
-    """Nobody answers there as a sidecar would. Says how it went. `sent`: the request may have arrived all the same."""
+    """Nobody answers there as a sidecar would. Says how it went.
 
-    def __init__(self, detail: str, *, sent: bool = True) -> None:
+    `reached`: somebody is there; `sent`: the request may have arrived all the same.
+    """
+
+    def __init__(self, detail: str, *, sent: bool = True, reached: bool = True) -> None:
         super().__init__(detail)
         self.sent = sent
+        self.reached = reached
 
 
 class Answer(NamedTuple):
@@ -107,10 +111,15 @@ class Place:
         try:
             connection.connect()
         except TimeoutError:
-            raise NoAnswerError(self._too_late(), sent=False) from None
+            raise NoAnswerError(self._too_late(), sent=False, reached=False) from None
+        except ssl.SSLCertVerificationError as error:
+            connection.close()
+            why = f"shows a certificate that is not trusted ({error.verify_message.rstrip('.')}); --ca-file says whom to trust"
+            raise NoAnswerError(why, sent=False) from None
         except (OSError, UnicodeError) as error:  # the latter for a name that no host can have
             connection.close()
-            raise NoAnswerError(f"cannot be reached ({getattr(error, 'strerror', None) or error})", sent=False) from None
+            why = f"cannot be reached ({getattr(error, 'strerror', None) or error})"
+            raise NoAnswerError(why, sent=False, reached=False) from None
         return connection
 
     def _asked(
@@ -153,8 +162,9 @@ class Place:
     def _lost(self, error: Exception) -> NoAnswerError:
         if isinstance(error, TimeoutError):
             return NoAnswerError(self._too_late())
-        if isinstance(error, ConnectionError):  # also a RemoteDisconnected, which is an HTTPException as well
-            return NoAnswerError("closes the connection without an answer")
+        if isinstance(error, ConnectionError | ssl.SSLError):  # also a RemoteDisconnected, which is an HTTPException as well
+            hint = "; it may want a certificate of yours: --cert-file" if self.endpoint.secure else ""
+            return NoAnswerError(f"closes the connection without an answer{hint}")
         if isinstance(error, http.client.HTTPException):
             return NoAnswerError("does not answer as HTTP")
         return NoAnswerError(f"breaks off ({getattr(error, 'strerror', None) or error})")

@@ -131,10 +131,15 @@ def _configured(path: str) -> tuple[Endpoint, str | None]:
 def _tls(options: "Namespace") -> ssl.SSLContext | None:
     if not (options.ca_file or options.cert_file):
         return None
+    at_hand = options.ca_file
     try:
-        context = ssl.create_default_context(cafile=options.ca_file)
+        context = ssl.create_default_context(cafile=at_hand)
         if options.cert_file:
-            context.load_cert_chain(options.cert_file, options.key_file)
-    except OSError as error:  # also what is no certificate
-        raise ConfigError([f"{options.ca_file or options.cert_file}: {error.strerror or error}"]) from None
+            at_hand = options.cert_file
+            context.load_cert_chain(at_hand, options.key_file, password=lambda: "")  # OpenSSL would ask for it on the terminal
+    except ssl.SSLError:
+        what = "certificate and its key, the key not encrypted" if at_hand == options.cert_file else "certificate of a CA"
+        raise ConfigError([f"{at_hand}: expected a {what}, as PEM"]) from None
+    except OSError as error:
+        raise ConfigError([f"{at_hand}: {error.strerror}"]) from None
     return context

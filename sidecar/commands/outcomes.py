@@ -79,6 +79,6 @@ def tell_no_answer(url: str, error: NoAnswerError, *, writes: bool) -> int:
     print(f"fsm-sidecar: {clean(f'{url} {error}')}", file=sys.stderr)
     if writes and error.sent:
         print("  it may count or not: look with `fsm-sidecar state get`, or send it again with the same --key", file=sys.stderr)
-    elif not error.sent:
+    elif not error.reached:
         print("  is it running? --url, FSM_SIDECAR_URL or --config says where", file=sys.stderr)
     return EX_UNREACHABLE
