@@ -15,7 +15,8 @@ from sidecar.commands import outcomes
 ROOT = Path(__file__).parent.parent
 DOCUMENT = (ROOT / "docs" / "client.md").read_text()
 AGENT = ROOT / "examples" / "agent" / "agent.py"
-SHOWN = ["0: BOOTING (COLD_START)", "1: IDLE (self-test passed)", "2: ACTIVE (mission received)", "3: SHUTDOWN (mission done)"]
+FLIGHT = ["IDLE (self-test passed)", "ACTIVE (mission received)", "IDLE (mission done)", "SHUTDOWN (landed, all off)"]
+SHOWN = [f"{version}: {state}" for version, state in enumerate(["BOOTING (COLD_START)", *FLIGHT])]
 
 
 @pytest.fixture
@@ -83,8 +84,8 @@ def test_an_agent_that_begins_anew_goes_on_from_the_state_it_finds(ready):
     """Also when that is the one it wants first: it does not take itself for somebody faster."""
     python("-m", "sidecar", "state", "set", "IDLE", "--url", f"http://{ready['api']}")
 
-    shown = ["2: IDLE (self-test passed)", "3: ACTIVE (mission received)", "4: SHUTDOWN (mission done)"]
-    assert shown == python(AGENT, f"http://{ready['api']}").splitlines()[-3:]
+    shown = [f"{version}: {state}" for version, state in enumerate(FLIGHT, 2)]
+    assert shown == python(AGENT, f"http://{ready['api']}").splitlines()[-4:]
 
 
 def test_every_link_leads_somewhere():

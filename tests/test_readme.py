@@ -57,6 +57,8 @@ def test_the_commands_by_hand_do_what_the_text_says(shell, sidecar, hook):
     )
     for shown in ("old-planner", "stateDiagram-v2", "fsm_version_conflicts_total", '"id":"console"', '"head":4'):
         assert shown in look
+    health = sidecar.api.get("/v1/health").json
+    assert (False, True) == (health["healthy"], "conflict" in "".join(health["issues"]))
 
 
 def test_the_commands_of_the_api_page_are_taken(shell):

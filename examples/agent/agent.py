@@ -45,7 +45,8 @@ async def main(url: str | None = None) -> None:
         shown = asyncio.create_task(show(await store.subscribe("dashboard")))
         await go(store, FsmState.IDLE, "self-test passed")
         await go(store, FsmState.ACTIVE, "mission received")
-        await go(store, FsmState.SHUTDOWN, "mission done")
+        await go(store, FsmState.IDLE, "mission done")
+        await go(store, FsmState.SHUTDOWN, "landed, all off")
         await shown
     finally:
         await store.cleanup()
