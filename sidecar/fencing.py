@@ -19,6 +19,8 @@ from sidecar.units import Terms
 TERMS = Terms(30.0, 3600.0)
 
 _NOTE = "writer"
+_KEYS = 64
+"""So many requests are known again when they are repeated."""
 
 
 class Token(NamedTuple):
@@ -38,12 +40,17 @@ class Claim(NamedTuple):
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """A lease as it was given out, and as the journal keeps it. `granted_at`: seconds since the Unix epoch."""
+    """A lease as it was given out, and as the journal keeps it. `granted_at`: seconds since the Unix epoch.
+
+    `key`: of the request that it answers; `replaced`: those of the grants before, the newest last.
+    """
 
     number: int
     name: str
     ttl_seconds: float
     granted_at: float
+    key: str | None = None
+    replaced: tuple[str, ...] = ()
 
 
 class _Lease:
@@ -115,15 +122,20 @@ class Fence:
             return None
         return Reason.STALE if token.number < newest else Reason.AHEAD
 
-    async def grant(self, name: str, ttl_seconds: float, claim: Claim, *, takeover: bool = False) -> tuple[Token, Holder]:
+    async def grant(
+        self, name: str, ttl_seconds: float, claim: Claim, *, takeover: bool = False, key: str | None = None
+    ) -> tuple[Token, Holder]:
         """Give the lease to `name`: renewed, with the token it has, where it is the holder; otherwise with a new token.
 
-        Raises `FencedError` for a claim that is not the newest, `WriterHeldError` while another one holds it, unless that is to
-        be taken over, and a `StorageError` where the grant cannot be kept.
+        `key`: a request that is repeated with the same one takes nothing from who came in between. Raises `FencedError` for
+        that, and for a claim that is not the newest, `WriterHeldError` while another one holds the lease, unless that is to be
+        taken over, and a `StorageError` where the grant cannot be kept.
         """
         if claim.token is not None and (broken := self.broken_by(claim)):
             raise await self.refusal(broken)
         lease, now = self._newest, self._clock()
+        if lease and key is not None and key in lease.grant.replaced:
+            raise await self.refusal(Reason.STALE)
         if lease and lease.grant.name == name:
             lease.expires_at = now + ttl_seconds
             await self.settled()
@@ -131,8 +143,7 @@ class Fence:
             await self.settled()
             raise WriterHeldError(self._told(lease))
         else:
-            number = lease.grant.number + 1 if lease else 1
-            lease = _Lease(Grant(number, name, ttl_seconds, time.time()), now + ttl_seconds)
+            lease = _Lease(_next(lease.grant if lease else None, name, ttl_seconds, key), now + ttl_seconds)
             await _outcome(self._keep(lease))
         return Token(self._journal.epoch, lease.grant.number), self._told(lease)
 
@@ -165,6 +176,13 @@ class Fence:
     def _told(self, lease: _Lease) -> Holder:
         expires_at = time.time() + lease.expires_at - self._clock()
         return Holder(lease.grant.name, lease.grant.granted_at, round(expires_at, 3))
+
+
+def _next(before: Grant | None, name: str, ttl_seconds: float, key: str | None) -> Grant:
+    if before is None:
+        return Grant(1, name, ttl_seconds, time.time(), key)
+    replaced = before.replaced if before.key is None else (*before.replaced, before.key)[-_KEYS:]
+    return Grant(before.number + 1, name, ttl_seconds, time.time(), key, replaced)
 
 
 async def _outcome(settling: "asyncio.Future[StorageError | None]") -> None:

@@ -118,6 +118,38 @@ async def test_whoever_lost_the_lease_learns_it_when_it_renews_with_its_token(fe
     assert "new" == refused.value.holder.name
 
 
+async def test_a_takeover_that_is_repeated_takes_nothing_back(tmp_path, clock):
+    """Whoever lost its answer sends it again, with its key: it has the lease still, or learns who has. After a restart too."""
+    for _ in range(2):
+        async with Database(tmp_path / "journal.db") as database:
+            fence = Fence(SqliteJournal(database), clock=clock)
+            await fence.recover()
+            if not fence.number:
+                first = await fence.grant("old", 10.0, NOBODY, takeover=True, key="old")
+                assert first == await fence.grant("old", 10.0, NOBODY, takeover=True, key="old")
+                newer, _ = await fence.grant("new", 10.0, NOBODY, takeover=True, key="new")
+            for _ in range(2):
+                with pytest.raises(FencedError) as refused:
+                    await fence.grant("old", 10.0, NOBODY, takeover=True, key="old")
+                assert "new" == refused.value.holder.name
+            assert newer == (await fence.grant("new", 10.0, NOBODY, takeover=True, key="new"))[0]
+
+
+def test_a_repeated_takeover_over_http_takes_nothing_back(start):
+    """A client whose connection was cut sends it again: fenced, and the newer one writes on. Another key is another takeover."""
+    api = start(**EXCLUSIVE).api
+
+    def take(name, key):
+        return api.post("/v1/writer", {"name": name, "takeover": True}, idempotency_key=key)
+
+    take("old", "k1")
+    newer = take("new", "k2").json["token"]
+    problem_of(take("old", "k1"), 409, "fenced")
+    assert 200 == api.put("/v1/state", {"state": "IDLE"}, writer_token=newer).status
+    assert 200 == take("old", "k3").status
+    problem_of(api.put("/v1/state", {"state": "IDLE"}, writer_token=newer), 409, "fenced")
+
+
 async def test_the_newest_token_is_known_after_a_restart(tmp_path, clock):
     """With its whole time, for nobody could renew meanwhile; and the next one is larger."""
     async with Database(tmp_path / "journal.db") as database:

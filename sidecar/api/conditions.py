@@ -98,6 +98,14 @@ def claim(request: Request) -> Claim:
     return Claim(Token(token[1], int(token[2])))
 
 
+def repeat_key(request: Request) -> str | None:
+    """The Idempotency-Key, if there is one. Raises `MalformedError`."""
+    key = IDEMPOTENCY_KEY.read(request)
+    if key is not None and not _is_key(key):
+        raise MalformedError("an Idempotency-Key has 1 to 255 visible ASCII characters, such as a UUID")
+    return key
+
+
 async def repeatable(request: Request) -> Repeatable | None:
     """The write's Idempotency-Key and a digest of its caller, method, target and body; None without a key.
 
@@ -106,11 +114,9 @@ async def repeatable(request: Request) -> Repeatable | None:
     The header is that of https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/; its value is taken as it
     is, quoted or not. Preconditions are left out: who repeats a write may have read its own success meanwhile.
     """
-    key = IDEMPOTENCY_KEY.read(request)
+    key = repeat_key(request)
     if key is None:
         return None
-    if not _is_key(key):
-        raise MalformedError("an Idempotency-Key has 1 to 255 visible ASCII characters, such as a UUID")
     caller = "" if request.caller.name is None else f"{request.caller.name} "
     target = f"{caller}{request.method} {request.raw_path}\n".encode()
     return Repeatable(key, hashlib.sha256(target + await request.read()).digest())

@@ -85,8 +85,8 @@ class Writes:
     async def become_writer(self, name: str, ttl: float | None, *, takeover: bool) -> Lease:
         """Take the lease, or renew it. A takeover does not show the token: it may be one that was taken over itself."""
         body = _encode({"name": name, "ttl": _duration(ttl), "takeover": takeover})
-        claim = _NOTHING if takeover else self._claim
-        lease = decoded((await self._transport.ask("POST", "/v1/writer", headers=claim, body=body)).body, Lease)
+        headers = {"Idempotency-Key": new_uuid(), **(_NOTHING if takeover else self._claim)}
+        lease = decoded((await self._transport.ask("POST", "/v1/writer", headers=headers, body=body)).body, Lease)
         self._claim = {"Writer-Token": lease.token}
         return lease
 
