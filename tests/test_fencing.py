@@ -136,7 +136,7 @@ async def test_a_takeover_that_is_repeated_takes_nothing_back(tmp_path, clock):
 
 
 def test_a_repeated_takeover_over_http_takes_nothing_back(start):
-    """A client whose connection was cut sends it again: fenced, and the newer one writes on. Another key is another takeover."""
+    """A client whose connection was cut sends it again: fenced, the newer one writes on. Another key is another takeover."""
     api = start(**EXCLUSIVE).api
 
     def take(name, key):
