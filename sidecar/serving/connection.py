@@ -64,9 +64,14 @@ class Connection(web.RequestHandler):
         """Whether there was no request yet."""
         return not self._request_count
 
+    @property
+    def _awaits_head(self) -> bool:
+        """Whether the next one is not complete. Where it just is, aiohttp only has to turn to it."""
+        return self._waiter is not None and not self._waiter.done()
+
     def idle_since(self, begun: float) -> bool:
         """Whether no request is being answered: the next one has not come, or the first one not since `begun`."""
-        return self._opened_at <= begun if self.silent else self._waiter is not None
+        return self._opened_at <= begun if self.silent else self._awaits_head
 
     def enter(self, transport: Transport) -> bytes | None:
         """Take a place among the server's connections; or the answer that it gets instead."""
@@ -151,7 +156,7 @@ class Connection(web.RequestHandler):
             if self._write_due == math.inf:
                 self._write_due = now + self._server.limits.write_seconds
             return None
-        if self._waiter is not None:
+        if self._awaits_head:
             return self._look_at_head(wire, now)
         return self._look_at_body(now)
 
