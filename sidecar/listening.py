@@ -44,9 +44,9 @@ async def listen(
         if at.socket_path:
             bound = _bound(at.socket_path, mode)
             stack.callback(Path(at.socket_path).unlink, missing_ok=True)
-            site = _Site(runner, serve, partial(loop.create_unix_server, sock=bound, backlog=_BACKLOG))
+            site = _Site(runner, serve, partial(loop.create_unix_server, sock=bound, backlog=1))
         else:
-            site = _Site(runner, serve, partial(loop.create_server, host=at.host, port=at.port, backlog=_BACKLOG))
+            site = _Site(runner, serve, partial(loop.create_server, host=at.host, port=at.port, backlog=1))
         await site.start()
     except OSError as error:
         raise ConfigError([f"{name}.listen: cannot listen on {at}: {error.strerror or error}"]) from error
@@ -71,6 +71,9 @@ class _Site(web.BaseSite):
     async def start(self) -> None:
         await super().start()
         self._server = await self._create(self._serve)
+        for each in self._server.sockets:  # asyncio takes its `backlog` for how many to accept before it looks at any of them
+            with socket.socket(fileno=os.dup(each.fileno())) as same:
+                same.listen(_BACKLOG)
 
 
 def _bound(path: str, mode: int) -> socket.socket:

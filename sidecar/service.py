@@ -48,7 +48,7 @@ from sidecar.ops.exposition import Exposition
 from sidecar.ops.health import Health, Phase
 from sidecar.ops.looplag import LoopLag
 from sidecar.retention import retain
-from sidecar.serving.descriptors import Descriptors
+from sidecar.serving.descriptors import Descriptors, pass_over_exhaustion
 from sidecar.serving.interpreter import refuse_unfit
 from sidecar.serving.server import Server
 from sidecar.statelog import StateLog
@@ -73,6 +73,7 @@ async def serve(config: Config, *, config_file: str | None = None, accept_data_l
     answer while the journal is opened, metrics while the deliveries drain.
     """
     refuse_unfit()
+    asyncio.get_running_loop().set_exception_handler(pass_over_exhaustion)
     service = Service(config, config_file=config_file, accept_data_loss=accept_data_loss)
     try:
         async with AsyncExitStack() as stack:

@@ -32,7 +32,7 @@ from sidecar.units import Terms
 from sidecar.watchers import Watchers
 
 OTHER_DESCRIPTORS = 64
-"""For the journal, the log, lookups of names and what libraries open."""
+"""For the journal, the log, lookups of names and what libraries open; each subscriber may have a connection that is kept."""
 
 OPS_KEEP_ALIVE_SECONDS = 90.0
 """Longer than the usual intervals of scrapes, so that they can share a connection; who needs its place gets it anyway."""
@@ -110,7 +110,8 @@ def about(config: Config) -> About:
 def api_limits(config: Config) -> ListenerLimits:
     """Of the API's listener, as far as there are file descriptors for its connections."""
     limits = config.api.limits
-    reserved = config.ops.connections + config.webhooks.max_in_flight + OTHER_DESCRIPTORS
+    webhooks = config.store.max_subscribers + config.webhooks.max_in_flight
+    reserved = config.ops.connections + webhooks + OTHER_DESCRIPTORS
     return ListenerLimits(
         connections=connections_within(limits.connections, reserved),
         per_peer=limits.connections_per_peer,

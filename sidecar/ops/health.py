@@ -6,8 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
-DESCRIPTORS_USED = 0.9
-"""With this share of the file descriptors in use, no more requests should be sent here."""
+from sidecar.serving.descriptors import MOST
 
 LOOP_DEADLINE_SECONDS = 10.0
 """A core loop that has not stamped itself for so long is dead or stuck."""
@@ -66,5 +65,5 @@ class Health:
         return [
             Probe("phase", self.phase is Phase.READY, self.phase),
             Probe("storage", error is None, str(error) if error else "the last append worked"),
-            Probe("descriptors", descriptors < DESCRIPTORS_USED, f"{descriptors:.0%} used"),
+            Probe("descriptors", descriptors < MOST, f"{descriptors:.0%} used"),
         ]
