@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from enum import StrEnum
 from typing import NamedTuple
 
-from sidecar.errors import AccessError, CompactedError, DrainingError, TooManyWatchersError
+from sidecar.errors import AccessError, CompactedError, DrainingError, StorageError, TooManyWatchersError
 from sidecar.journal import Entry, Journal
 
 CLOSING_SECONDS = 0.5
@@ -16,12 +16,16 @@ CLOSING_SECONDS = 0.5
 _BATCH = 16
 _BATCH_BYTES = 16 << 10
 
-_TOGETHER = 32
-"""So many are woken at a time; then everybody else has a turn, the writers first."""
+_TOGETHER = 128
+"""So many are served at a time, about a millisecond; then everybody else has a turn, the writers first. A turn costs a few
+milliseconds on a busy machine: with fewer at a time, the last ones wait for many turns."""
 
 
 Judge = Callable[[], None]
 """Raises `AccessError` when the watcher may not be here any more."""
+
+Take = Callable[[Sequence[Entry]], bool]
+"""Sends revisions, and does not wait; tells whether more can be sent. The same sequence for all who stand at the same place."""
 
 
 class Kind(StrEnum):
@@ -56,7 +60,7 @@ class Due(NamedTuple):
 class Watcher:
     """One who waits. `cursor`: the last revision that it has; None: none of this journal yet.
 
-    `revoked`: why it may not be here any more.
+    `revoked`: why it may not be here any more. `take`: how it gets, while it waits, what comes next, without being woken.
     """
 
     def __init__(self, watchers: "Watchers", kind: Kind, cursor: int | None, gap: Gap | None) -> None:
@@ -64,28 +68,58 @@ class Watcher:
         self.cursor = cursor
         self.gone = False
         self.revoked: AccessError | None = None
+        self.take: Take | None = None
         self._gap = gap
         self._watchers = watchers
         self._waiting: asyncio.Future[None] | None = None
         self._patience: asyncio.Timeout | None = None
+        self._served_at = 0.0
 
     @property
     def behind(self) -> bool:
         """Whether there is something that it does not have."""
         return self._watchers.journal.head > (self.cursor or 0)
 
+    @property
+    def _slow(self) -> bool:
+        return self.cursor is not None and self._watchers.journal.head - self.cursor > max(self._watchers.max_lag, 1)
+
     async def wait(self, seconds: float) -> None:
-        """Return when it is behind, gone or revoked, the time is over, or the sidecar stops."""
+        """Return when it is behind, gone or revoked, can take no more, was sent nothing for so long, or the sidecar stops."""
         if self.behind or self.gone or self.revoked or self._watchers.closed:
             return
         loop = asyncio.get_running_loop()
-        self._waiting = loop.create_future()
-        timer = loop.call_later(seconds, self.wake)
+        self._waiting = waiting = loop.create_future()
+        self._served_at = loop.time()
+        self._timer = loop.call_at(self._served_at + seconds, self._look, seconds)
         try:
-            await self._waiting
+            await waiting
         finally:
-            timer.cancel()
+            self._timer.cancel()
             self._waiting = None
+
+    def _look(self, seconds: float) -> None:
+        """Whether it was sent nothing for so long."""
+        loop = asyncio.get_running_loop()
+        due = self._served_at + seconds
+        if loop.time() >= due:
+            self.wake()
+        else:
+            self._timer = loop.call_at(due, self._look, seconds)
+
+    def serve(self, following: Mapping[int | None, Sequence[Entry]]) -> None:
+        """Send what follows its cursor, where that can be done on the spot; otherwise wake it. Nothing when it is awake."""
+        if not self._waiting or self._waiting.done() or not self.behind:
+            return
+        entries = following.get(self.cursor)
+        if not entries or not self.take or self._gap or self._slow:
+            self.wake()
+            return
+        self.cursor = entries[-1].revision
+        self._watchers.events += len(entries)
+        self._served_at = asyncio.get_running_loop().time()
+        if not self.take(entries):
+            self.wake()
 
     def wake(self) -> None:
         if self._waiting and not self._waiting.done():
@@ -106,7 +140,7 @@ class Watcher:
         journal, cursor = self._watchers.journal, self.cursor
         if cursor is not None and cursor + 1 < journal.oldest:
             self._gap = Gap.COMPACTED
-        elif cursor is not None and journal.head - cursor > max(self._watchers.max_lag, 1):
+        elif self._slow:
             self._gap = Gap.SLOW
         if cursor is None or self._gap:
             return await journal.read(journal.head - 1, 1)
@@ -114,13 +148,9 @@ class Watcher:
 
     def _taken(self, entries: Sequence[Entry]) -> Sequence[Due]:
         found: list[Due] = []
-        size = 0
-        for entry in entries:
+        for entry in _few(entries):
             found.append(self._next(entry))
             self.cursor = entry.revision
-            size += len(entry.document)
-            if size >= _BATCH_BYTES:
-                break
         self._watchers.events += len(found)
         return found
 
@@ -189,6 +219,7 @@ class Watchers:
             yield watcher
         finally:
             del self._watchers[watcher]
+            watcher.take = None  # which knows the request, and that the watcher
 
     def counts(self) -> dict[Kind, int]:
         """How many there are of each kind."""
@@ -198,19 +229,39 @@ class Watchers:
         return counts
 
     async def run(self) -> None:
-        """The core task: wakes those who are behind; runs until cancelled. Without watchers a write does not wake it."""
+        """The core task: serves those who are behind; runs until cancelled. Without watchers a write does not wake it."""
         seen = self.journal.head
         while True:
             if not self._watchers:
                 self._somebody.clear()
                 await self._somebody.wait()
             await self.journal.beyond(seen)
-            seen = self.journal.head  # before they are woken: what comes meanwhile is for the next round
-            for count, watcher in enumerate(list(self._watchers), 1):
-                if watcher.behind:
-                    watcher.wake()
-                if count % _TOGETHER == 0:
-                    await asyncio.sleep(0)
+            seen = await self._serve(seen)
+
+    async def _serve(self, before: int) -> int:
+        """Serve all who are behind. Gives the revision up to which everybody now has what there is, or is awake."""
+        seen = self.journal.head
+        everybody = list(self._watchers)
+        for start in range(0, len(everybody), _TOGETHER):
+            following = await self._following(before)  # each time: what came meanwhile goes along
+            if following:
+                seen = min(seen, before + len(following))
+            for watcher in everybody[start : start + _TOGETHER]:
+                watcher.serve(following)
+            await asyncio.sleep(0)
+        return seen
+
+    async def _following(self, before: int) -> Mapping[int | None, Sequence[Entry]]:
+        """What follows `before` and each revision behind it: a few. None when they are many, or some of them are lost."""
+        if self.journal.head - before > _BATCH:
+            return {}
+        try:
+            entries = tuple(_few(await self.journal.read(before, _BATCH)))
+        except (CompactedError, StorageError):
+            return {}  # each of them looks for itself, and is told
+        if not entries or entries[-1].revision != before + len(entries):
+            return {}
+        return {before + n: entries[n:] for n in range(len(entries))}
 
     def revise(self) -> None:
         """Others may be here than before: who may not any more is sent away."""
@@ -226,3 +277,13 @@ class Watchers:
         self.closed = True
         for watcher in self._watchers:
             watcher.hurry()
+
+
+def _few(entries: Sequence[Entry]) -> Iterator[Entry]:
+    """The first ones, as many as are a few kilobytes; one at least."""
+    size = 0
+    for entry in entries:
+        yield entry
+        size += len(entry.document)
+        if size >= _BATCH_BYTES:
+            return
