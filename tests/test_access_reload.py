@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from holders import bearer, entry
+from rawhttp import many, said
 from scraping import of
 from secrecy import token
 from sidecar_process import BASE, eventually, free_port, process, running
@@ -75,6 +76,24 @@ def test_who_came_before_there_were_tokens_reads_no_longer(tmp_path):
         sidecar.reload(api=BASE["api"] | {"tokens": [entry(tmp_path, "agent", SCOPES, OLD)]})
 
         assert ("end", {"reason": "revoked"}) == stream.event()[:2]
+
+
+def test_a_revocation_finds_who_is_on_the_way_in(sidecar, tmp_path):
+    """Two hundred ask for a stream while their token is taken back: each is refused, or its stream ends. None stays."""
+    lines = ("GET /v1/watch HTTP/1.1", "Host: localhost", f"Authorization: Bearer {OLD}", "Connection: close", "", "")
+    ask = "\r\n".join(lines).encode()
+    with many(sidecar.process.api.address, 200) as connections:
+        entry(tmp_path, "agent", SCOPES, NEW)
+        with ThreadPoolExecutor() as pool:
+            reload = pool.submit(sidecar.reload)
+            for connection in connections:
+                connection.sendall(ask)
+            reload.result()
+        answers = [said(connection) for connection in connections]
+
+    ended = [answer.raw.endswith(b'{"reason":"revoked"}\n\n') for answer in answers if answer.statuses == [200]]
+    assert all(ended)
+    assert {200, 401, 429} >= {status for answer in answers for status in answer.statuses}
 
 
 def test_a_reload_cuts_nobody_else_short(sidecar):

@@ -1,9 +1,11 @@
 """What schemathesis is told of this API. It loads this file itself: see `tests/test_fuzzing.py`."""
 
+import json
 import os
 import re
 
 import schemathesis
+from described import validator
 
 RECEIVER = os.environ["RECEIVER"]
 """A webhook receiver on this host: no name that was made up is looked up, and nobody else is called."""
@@ -26,6 +28,18 @@ BEYOND_SCHEMAS = {
 """Rules that a JSON Schema cannot say, by the place that the problem names."""
 
 
+_NUMBER = {"type": "integer", "minimum": 0}
+_PLACE = {"epoch": {"type": "string"}, "revision": _NUMBER, "previous_revision": _NUMBER, "skipped": _NUMBER}
+_SNAPSHOT = {"$ref": "#/components/schemas/SnapshotDocument"}
+EVENTS = {
+    "state": _PLACE | {"initial": {"type": "boolean"}, "snapshot": _SNAPSHOT},
+    "gap": _PLACE | {"reason": {"enum": ["epoch", "compacted", "slow", "lost"]}},
+    "end": {"reason": {"enum": ["draining", "revoked"]}},
+}
+"""What the events of a stream have in `data`: docs/api.md, section Watching."""
+
+MAX_REVISION = 2**53 - 1
+
 NEEDS = {"epoch": {"after"}, "wait": {"after", "If-None-Match"}, "timeout": {"wait_acks"}}
 EXCLUDED_BY = {"newest": {"after", "limit"}, "wait_acks": {"dry_run"}, "Idempotency-Key": {"dry_run"}}
 """Parameters that go by others, which OpenAPI can only say in words. What does not fit is left out of valid requests."""
@@ -46,8 +60,11 @@ def before_call(context, case, kwargs):
 
 
 def _fit(case):
-    if case.headers.get("Writer-Token") == "0":  # which it sends where it finds nothing of the pattern
-        _leave_out(case, "Writer-Token")
+    for name in ("Writer-Token", "Last-Event-ID"):
+        if case.headers.get(name) == "0":  # which it sends where it finds nothing of the pattern
+            _leave_out(case, name)
+    if int(case.headers.get("Last-Event-ID", "0").rpartition("-")[2]) > MAX_REVISION:  # which a pattern cannot say
+        _leave_out(case, "Last-Event-ID")
     if "enforce_version" in case.query and not isinstance(case.body.get("version"), int):
         del case.query["enforce_version"]
     for name, others in EXCLUDED_BY.items():
@@ -76,3 +93,16 @@ def valid_is_accepted(ctx, response, case):
     if response.status_code in (404, 409) or problem.get("type") in BY_CIRCUMSTANCES or problem.get("path") in BEYOND_SCHEMAS:
         return
     raise AssertionError(f"a valid request was refused: {response.text}")
+
+
+@schemathesis.check
+def events_are_as_documented(ctx, response, case):
+    """Each event of a stream, as far as it was read."""
+    if not response.headers.get("content-type", [""])[0].startswith("text/event-stream"):
+        return
+    for block in response.content.decode().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.split("\n") if line[:1] not in ("", ":"))
+        if "data" in fields:
+            data, properties = json.loads(fields["data"]), EVENTS[fields["event"]]
+            validator({"properties": properties, "required": [*properties], "additionalProperties": False}).validate(data)
+            assert fields.get("id") == (f"{data['epoch']}-{data['revision']}" if fields["event"] == "state" else None)
