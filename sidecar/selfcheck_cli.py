@@ -26,7 +26,9 @@ def add_command(parser: argparse.ArgumentParser) -> None:
     """`selfcheck`; its `command` takes the options and gives an exit code."""
     parser.description = _ABOUT
     api_help = f"its API, FSM_SIDECAR_URL or else {URL} by default; unix:/path for a socket"
-    parser.add_argument("url", metavar="URL", nargs="?", help=api_help)
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--url", metavar="URL", help=api_help)
+    where.add_argument("where", metavar="URL", nargs="?", help="the same, without --url")
     parser.add_argument("--ops", metavar="URL", help=f"its probes and metrics; by default port {OPS_PORT} of the same host")
     parser.add_argument(
         "--token-file",
@@ -54,7 +56,8 @@ def _selfcheck(options: argparse.Namespace) -> int:
 
     token_file = options.token_file or os.environ.get("FSM_SIDECAR_TOKEN_FILE")
     token = _token(token_file) if token_file else None
-    api = _place("URL", options.url or os.environ.get("FSM_SIDECAR_URL") or URL, token)
+    name = "--url" if options.url else "URL"
+    api = _place(name, options.url or options.where or os.environ.get("FSM_SIDECAR_URL") or URL, token)
     ops = _place("--ops", options.ops or f"http://{_bracketed(api.host or '127.0.0.1')}:{OPS_PORT}", None)
     reached = _reached(options.receiver)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -86,7 +89,7 @@ def _place(option: str, text: str, token: "Token | None") -> "Place":
     try:
         return Place(text, token=token)
     except ValueError as error:
-        raise ConfigError([f"{option}: {error}; such as {URL}"]) from None
+        raise ConfigError([f"{option}: {error}"]) from None
 
 
 def _token(path: str) -> "Token":

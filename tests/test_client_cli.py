@@ -12,7 +12,7 @@ import pytest
 from holders import entry
 from receiver import Receiver, answer
 from secrecy import keeps_tokens, token
-from sidecar_process import free_port, on_disk, served, written
+from sidecar_process import eventually, free_port, on_disk, served, written
 
 PROGRAM = [sys.executable, "-m", "sidecar"]
 MOVES = {"BOOTING": ["IDLE"], "IDLE": ["ACTIVE", "SHUTDOWN"], "ACTIVE": ["IDLE"]}
@@ -229,7 +229,7 @@ def test_a_script_is_the_only_writer(start):
     assert "heard" in run(sidecar, "heartbeat", "--ttl", "10s", **mine)[1]
     assert (0, token) == run(sidecar, "writer", "take", "pod-1", **mine)[:2]
     assert "pod-1" == answered(sidecar, "writer", "get")["holder"]["name"]
-    assert "only the writer writes\npod-1, until" in run(sidecar, "writer", "get")[1]
+    assert "only the writer may write\nthe writer is pod-1, until" in run(sidecar, "writer", "get")[1]
 
     code, _, err = run(sidecar, "writer", "take", "pod-2")
     assert 4 == code
@@ -238,7 +238,14 @@ def test_a_script_is_the_only_writer(start):
     for late in (["state", "set", "IDLE"], ["heartbeat"], ["writer", "take", "pod-1"]):
         code, _, err = run(sidecar, *late, **mine)
         assert 4 == code
-        assert "pod-2" in err
+        assert "the writer is pod-2, until " in err
+
+
+def test_a_lease_that_is_over_is_told_as_free(sidecar):
+    """Not as if its holder had it still."""
+    run(sidecar, "writer", "take", "pod-1", "--ttl", "1ms")
+
+    assert "the lease is free; pod-1 had it until " in run(sidecar, "writer", "get")[1]
 
 
 def test_subscribers_live_from_add_to_remove(sidecar, hook, tmp_path):
@@ -263,6 +270,62 @@ def test_subscribers_live_from_add_to_remove(sidecar, hook, tmp_path):
     assert 1 == run(sidecar, "subscribers", "ping", "console")[0]
     assert (0, "console is removed\n", "") == run(sidecar, "subscribers", "remove", "console")
     assert {"subscribers": []} == answered(sidecar, "subscribers", "list")
+
+
+def test_who_was_evicted_is_listed_with_the_reason(sidecar, hook):
+    """A receiver that says it is gone."""
+    hook.answers(410)
+    run(sidecar, "subscribers", "add", "console", hook.url)
+    eventually(lambda: sidecar.api.get("/v1/subscribers/console").json["evicted"])
+
+    assert "evicted (gone)" in run(sidecar, "subscribers", "list")[1]
+
+
+def test_subscribers_set_changes_what_it_names(sidecar, hook):
+    """All other settings stay, and so does the secret; a change of nothing is wrong usage."""
+    before = answered(sidecar, "subscribers", "add", "console", hook.url, "--on", "transition", "--answers-within", "2s")
+    del before["secret"]
+    hook.wait_for_revision(1)
+    changed = answered(sidecar, "subscribers", "set", "console", "--max-lag", 9, "--endpoint", f"{hook.url}/new")
+    settings = ("url", "timeout", "max_lag", "on", "states", "max_batch")
+
+    assert {"url": f"{hook.url}/new", "max_lag": 9} == {key: changed[key] for key in settings if changed[key] != before[key]}
+    assert "secret" not in changed
+    code, out, err = run(sidecar, "subscribers", "set", "console")
+    assert (64, "") == (code, out)
+    assert "nothing to change" in err
+    assert 1 == run(sidecar, "subscribers", "set", "nobody", "--max-lag", 9)[0]
+
+
+def test_subscribers_rotate_makes_a_new_secret(sidecar, hook):
+    """Shown this once, with the time until which the one before signs too: for people, and for scripts."""
+    first = answered(sidecar, "subscribers", "add", "console", hook.url)["secret"]
+    code, out, err = run(sidecar, "subscribers", "rotate", "console")
+    second = answered(sidecar, "subscribers", "rotate", "console")
+
+    assert (0, "") == (code, err)
+    assert out.startswith("its new secret, shown this once: whsec_")
+    assert "the one before signs too until " in out
+    assert first not in out
+    assert second["secret"] not in out
+    assert 1 == run(sidecar, "subscribers", "rotate", "nobody")[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("subscribers", "list"), "`fsm-sidecar subscribers add` registers a webhook"),
+        (("state", "conflicts"), "no write has met another one"),
+        (("state", "history", "--after", 1), "no revision is there"),
+    ],
+    ids=lambda given: " ".join(map(str, given)) if isinstance(given, tuple) else "",
+)
+def test_where_there_is_nothing_it_says_so(plain, arguments, said):
+    """In words, in place of columns without rows."""
+    code, out, err = run(plain, *arguments)
+
+    assert (0, 1, "") == (code, len(out.splitlines()), err)
+    assert said in out
 
 
 def test_a_secret_comes_from_a_file(sidecar, hook, tmp_path):

@@ -46,6 +46,8 @@ def test_the_commands_do_what_the_text_says(ready, hook, monkeypatch):
         "ACTIVE, version 3",
         "console is registered",
         "delivered",
+        "console is changed",
+        "its new secret, shown this once: whsec_",
         "heard",
         "nobody has had the lease yet",
         "healthy",

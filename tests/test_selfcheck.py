@@ -107,7 +107,7 @@ def test_the_page_shows_what_is_printed(start, call, tmp_path):
     """docs/operations.md has the lines of today, but for the numbers."""
     sidecar = start(journal=on_disk(tmp_path))
     out = call(sidecar.api.address, "--ops", sidecar.ops.address)[1]
-    (shown,) = [block for block in blocks(OPERATIONS.read_text(), "console") if "selfcheck http" in block]
+    (shown,) = [block for block in blocks(OPERATIONS.read_text(), "console") if "selfcheck --url http" in block]
 
     def words(text):
         return re.sub(r"http://\S+|[A-Z]{3,}, version|epoch \w+|\d[\d.]*", "", text).split()
@@ -120,6 +120,7 @@ def test_a_socket_is_reached_too(tmp_path, start, call):
     sidecar = start(api={"listen": f"unix:{tmp_path}/api.sock"})
 
     assert 0 == call(f"unix:{tmp_path}/api.sock", "--ops", sidecar.ops.address)[0]
+    assert 0 == call("--url", f"unix:{tmp_path}/api.sock", "--ops", sidecar.ops.address)[0]
 
 
 def test_a_real_write_has_to_be_asked_for(start, check):
@@ -341,6 +342,8 @@ def test_no_ops_listener_is_a_failed_check(start, call):
     "arguments",
     [
         ["ftp://host"],
+        ["--url", "ftp://host"],
+        ["--url", "http://host", "http://host"],
         ["http://"],
         ["unix:"],
         ["http://user:s3cret@host"],

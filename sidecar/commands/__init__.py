@@ -11,7 +11,9 @@ from sidecar.commands.connected import Commands
 def add_commands(commands: Commands, root: argparse.ArgumentParser) -> None:
     """Add them to the command line `root`; each one's `command` takes the options and gives an exit code."""
     state.add_commands(commands.add_parser("state", help="read, write and watch the state of a running sidecar"))
-    subscribers.add_commands(commands.add_parser("subscribers", help="list, add, remove, resume and ping webhook subscribers"))
+    subscribers.add_commands(
+        commands.add_parser("subscribers", help="list, add, change, remove, resume and ping webhook subscribers")
+    )
     life.add_commands(commands)
     health.add_command(commands)
     completion.add_command(commands, root)

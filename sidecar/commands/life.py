@@ -1,7 +1,8 @@
 """`fsm-sidecar heartbeat`, and `fsm-sidecar writer get | take`: for agents that are shell scripts."""
 
 import argparse
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 from sidecar.commands.connected import Commands, add, add_writer_token, claim, given, print_json
 from sidecar.commands.terminal import clean, moment
@@ -45,9 +46,17 @@ def _get(api: "Api", options: argparse.Namespace) -> None:
     if options.json:
         print_json(answer)
         return
-    holder = answer["holder"]
-    print("only the writer writes" if answer["writers"] == "exclusive" else "whoever may write, writes")
-    print(f"{clean(holder['name'])}, until {moment(holder['expires_at'])}" if holder else "nobody has had the lease yet")
+    print("only the writer may write" if answer["writers"] == "exclusive" else "others than the writer may write too")
+    print(_about(answer["holder"]))
+
+
+def _about(holder: dict[str, Any] | None) -> str:
+    if holder is None:
+        return "nobody has had the lease yet"
+    name, until = clean(holder["name"]), moment(holder["expires_at"])
+    if holder["expires_at"] < time.time():
+        return f"the lease is free; {name} had it until {until}"
+    return f"the writer is {name}, until {until}"
 
 
 def _take(api: "Api", options: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from sidecar.asking import NoAnswerError
-from sidecar.commands.terminal import clean, style
+from sidecar.commands.terminal import clean, moment, style
 
 EX_NO = 1
 """The answer is no: unhealthy, not found, not delivered, not reached or acknowledged in time."""
@@ -57,7 +57,7 @@ def tell_problem(error: ProblemError) -> int:
     where = f"{problem['path']}: " if "path" in problem else ""
     lines = [f"fsm-sidecar: {style(title, 'red', sys.stderr)}", f"  {clean(f'{where}{error}')}"]
     if holder := problem.get("holder"):
-        lines.append(f"  the writer is {clean(str(holder['name']))}")
+        lines.append(f"  the writer is {clean(str(holder['name']))}, until {moment(holder['expires_at'])}")
     hint = _HINTS.get(str(problem.get("type")))
     if problem.get("outcome") == "unknown":
         hint = "it may count or not: look with `fsm-sidecar state get`, or send it again with the same --key"

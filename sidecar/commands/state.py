@@ -113,7 +113,7 @@ def _history(api: "Api", options: argparse.Namespace) -> None:
         state: Cell = (snapshot["state"], "bold")
         numbers = str(entry["revision"]), str(snapshot["version"])
         rows.append((*numbers, moment(snapshot["ts_wall"]), state, snapshot["source_module"], snapshot["reason"]))
-    table(rows, ("revision", "version", "written", "state", "by", "reason"))
+    table(rows, ("revision", "version", "written", "state", "by", "reason"), none="no revision is there")
 
 
 def _conflicts(api: "Api", options: argparse.Namespace) -> None:
@@ -131,7 +131,7 @@ def _conflicts(api: "Api", options: argparse.Namespace) -> None:
         rows.append(
             (clock(each["at"]), kind, who[0], f"{tried['state']} {tried['version']}", who[1], standing, tried["reason"])
         )
-    table(rows, ("at", "conflict", "who", "tried", "against", "current", "reason"))
+    table(rows, ("at", "conflict", "who", "tried", "against", "current", "reason"), none="no write has met another one")
 
 
 # --- writing ---

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -25,8 +25,11 @@ def clean(text: str) -> str:
     return text if text.isprintable() else "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
-def table(rows: Iterable[Sequence[Cell]], header: Sequence[str] = ()) -> None:
-    """Print rows in columns as wide as their widest text."""
+def table(rows: Sequence[Sequence[Cell]], header: Sequence[str] = (), *, none: str = "") -> None:
+    """Print rows in columns as wide as their widest text; without rows, what `none` says of that."""
+    if not rows:
+        print(none)
+        return
     lines: list[list[tuple[str, str]]] = [[(name, "dim") for name in header]] if header else []
     lines += [[(clean(cell), "") if isinstance(cell, str) else (clean(cell[0]), cell[1]) for cell in row] for row in rows]
     widths = [max(len(text) for text, _ in column) for column in zip(*lines, strict=True)]
