@@ -59,12 +59,14 @@ def test_the_commands_do_what_the_text_says(ready, hook, monkeypatch):
     assert token.endswith("-1")
 
 
-def test_the_programs_run(ready):
-    """It reads, wins, loses and watches; the other one is the writer, and lives."""
-    program, writer = blocks(DOCUMENT, "python")
+def test_the_programs_run(ready, hook):
+    """One reads, wins, loses and watches; one is the writer, and lives; one is a tool."""
+    programs = [block.replace("127.0.0.1:8470", ready["api"]) for block in blocks(DOCUMENT, "python")]
+    agent, writer, tool = (program.replace("http://127.0.0.1:9000/hook", hook.url) for program in programs)
 
-    assert "IDLE True\n2 IDLE\n" == python("-c", program.replace("127.0.0.1:8470", ready["api"]))
-    assert "" == python("-c", writer.replace("127.0.0.1:8470", ready["api"]))
+    assert "IDLE True\n2 IDLE\n" == python("-c", agent)
+    assert "" == python("-c", writer)
+    assert "active delivered\nSHUTDOWN\n['self-test passed', 'self-test passed'] 1\n" == python("-c", tool)
 
 
 def test_the_exit_codes_are_those_of_the_commands():

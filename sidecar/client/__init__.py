@@ -7,8 +7,25 @@ async with StateClient("http://127.0.0.1:8470") as store:
 """
 
 from sidecar.client.problems import RefusedError, UnavailableError
-from sidecar.client.states import Acks, Change, Gap, Lease, Position, State
+from sidecar.client.states import Acks, Change, Conflict, Gap, Lease, Position, State
 from sidecar.client.store import StateClient
+from sidecar.client.subscribers import Eviction, Ping, Rotation, Subscriber
 from sidecar.client.writing import Wait
 
-__all__ = ["Acks", "Change", "Gap", "Lease", "Position", "RefusedError", "State", "StateClient", "UnavailableError", "Wait"]
+__all__ = [
+    "Acks",
+    "Change",
+    "Conflict",
+    "Eviction",
+    "Gap",
+    "Lease",
+    "Ping",
+    "Position",
+    "RefusedError",
+    "Rotation",
+    "State",
+    "StateClient",
+    "Subscriber",
+    "UnavailableError",
+    "Wait",
+]

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from sidecar.client.problems import UnavailableError
+from sidecar.conflicts import Attempt
 from sidecar.document import SnapshotDocument, snapshot_of
+from sidecar.errors import Standing
 from sidecar.snapshot import FsmSnapshot
 
 
@@ -117,6 +119,12 @@ class ChangeData(StateAnswer, frozen=True, kw_only=True):
         return Change(self.epoch, self.revision, self.previous_revision, self.skipped, self.initial, snapshot)
 
 
+class DryRunAnswer(msgspec.Struct, frozen=True):
+    """What a write would store."""
+
+    snapshot: SnapshotDocument
+
+
 class MetaAnswer(msgspec.Struct, frozen=True):
     """`GET /v1/state/meta`."""
 
@@ -129,6 +137,7 @@ class MetaAnswer(msgspec.Struct, frozen=True):
 class HistoryAnswer(msgspec.Struct, frozen=True):
     """`GET /v1/history`."""
 
+    oldest: int
     head: int
     entries: tuple[StateAnswer, ...]
 
@@ -140,17 +149,23 @@ class MachineAnswer(msgspec.Struct, frozen=True):
     initial: str | None = None
 
 
-class SubscriberAnswer(msgspec.Struct, frozen=True):
-    """What a client has to know of a subscriber."""
+class Conflict(msgspec.Struct, frozen=True):
+    """One write that met another: who tried what, against whom. `at` in seconds since the Unix epoch.
 
-    id: str
-    status: str
+    Kind `masked`: it was accepted under a new version, over the state `against`. All other kinds: rejected.
+    """
+
+    at: float
+    kind: str
+    reason: str
+    attempted: Attempt
+    against: Standing
 
 
-class SubscribersAnswer(msgspec.Struct, frozen=True):
-    """`GET /v1/subscribers`."""
+class ConflictsAnswer(msgspec.Struct, frozen=True):
+    """`GET /v1/conflicts`."""
 
-    subscribers: tuple[SubscriberAnswer, ...]
+    conflicts: list[Conflict]
 
 
 _Decoded = TypeVar("_Decoded")

@@ -10,24 +10,26 @@ from typing import Any, Self
 import msgspec
 
 from sidecar.audience import Audience
-from sidecar.client.conditions import split_state
+from sidecar.client import reading
 from sidecar.client.feeding import Feed
+from sidecar.client.numbers import listeners, with_queues
 from sidecar.client.states import (
     Change,
+    Conflict,
+    DryRunAnswer,
     Gap,
-    HistoryAnswer,
     Lease,
     MachineAnswer,
     MetaAnswer,
     Position,
     State,
     StateAnswer,
-    SubscribersAnswer,
     decoded,
 )
+from sidecar.client.subscribers import Subscribers
 from sidecar.client.transport import Answer, Transport
 from sidecar.client.watching import Watch
-from sidecar.client.writing import Data, Wait, Writes, merge_patch
+from sidecar.client.writing import DRY_RUN, Data, Wait, Writes, merge_patch, move
 from sidecar.conflicts import NO_VERSION, Expectation
 from sidecar.document import document_of, snapshot_of
 from sidecar.endpoint import DEFAULT_URL, Endpoint, Token
@@ -39,8 +41,6 @@ from sidecar.snapshot import FsmSnapshot, FsmState, initial_snapshot
 DEFAULT_MAX_SUBSCRIBERS = 1000
 DEFAULT_QUEUE_SIZE = 64
 
-_PAGE = 100
-
 
 class StateClient:
     """The store of the sidecar at `url` (`http://…`, `https://…` or `unix:/path`).
@@ -48,6 +48,7 @@ class StateClient:
     `token`, or `token_file`, which is read again for each request. A try takes up to `timeout` seconds; reads, and writes with
     a key that makes them count once, are repeated for up to `retry_for` seconds. `states`: the machine's, asked for when not
     given. `max_subscribers` and `queue_size` bound the queues of this client. `ssl`: for `https`, instead of the defaults.
+    `subscribers`: the sidecar's webhooks.
 
     Raises `ValueError` for a wrong url. Every call raises `UnavailableError` when the sidecar gives no answer in time.
     """
@@ -70,6 +71,7 @@ class StateClient:
         self._transport = Transport(
             Endpoint.parse(url), Token(token, token_file), timeout=timeout, retry_for=retry_for, ssl=ssl
         )
+        self.subscribers = Subscribers(self._transport)
         self._states = states
         self._writes = Writes(self._transport, self._look)
         self._audience = Audience(max_subscribers)
@@ -108,25 +110,22 @@ class StateClient:
         found = await self._look()
         self._writes.epoch = found.epoch
         snapshot = None if found.snapshot is None else snapshot_of(found.snapshot, await self.states())
-        meta = found.meta | {"store_metrics": self._with_queues(found.meta["store_metrics"])}
+        meta = found.meta | {"store_metrics": with_queues(found.meta["store_metrics"], self._audience)}
         return snapshot, meta | {"subscriber_count": meta["store_metrics"]["subscriber_count"]}
 
-    async def history(self, after: int | None = None) -> AsyncGenerator[State]:
-        """The revisions after `after` (default: from the oldest kept), oldest first, up to the newest.
+    async def history(self, after: int | None = None, *, newest: int | None = None) -> AsyncGenerator[State]:
+        """The revisions after `after` (default: from the oldest kept), or the `newest` so many; oldest first, to the newest.
 
         Raises `CompactedError` with `oldest` when revisions after `after` are no longer kept.
         """
         states = await self.states()
-        query = {"limit": str(_PAGE)}
-        while True:
-            if after is not None:
-                query["after"] = str(after)
-            page = decoded((await self._transport.ask("GET", "/v1/history", query=query)).body, HistoryAnswer)
-            for each in page.entries:
+        async with aclosing(reading.revisions(self._transport, after, newest)) as revisions:
+            async for each in revisions:
                 yield each.typed(states)
-            if not page.entries or page.entries[-1].revision >= page.head:
-                return
-            after = page.entries[-1].revision
+
+    async def conflicts(self) -> list[Conflict]:
+        """The last writes that lost or overwrote a state unseen, newest first."""
+        return await reading.conflicts(self._transport)
 
     async def states(self) -> type[IntEnum]:
         """The machine's states: those given, or the sidecar's, which are asked for once."""
@@ -179,11 +178,16 @@ class StateClient:
         Takes an expectation of a state, and one of anything else beside it. With `wait`, such as `Wait("all", 2.0)`, it returns
         when so many webhook subscribers have acknowledged it, or the time is over: `acks` of the `State` tells.
         """
-        source, other = split_state(expected)
-        body = {"to": to.name, "reason": reason, "source_module": source_module}
-        if source is not None:
-            body["from"] = source
+        body, other = move(to, reason, expected, source_module)
         return await self._state_in(await self._writes.send("POST", "/v1/transitions", body, other, wait=wait))
+
+    async def dry_run(
+        self, to: IntEnum, reason: str, *expected: Expectation, source_module: str = "fsm_handler"
+    ) -> FsmSnapshot:
+        """What `transition` would store now, or the error that it would raise. Nothing is written."""
+        body, other = move(to, reason, expected, source_module)
+        answer = await self._writes.send("POST", "/v1/transitions", body, other, DRY_RUN)
+        return snapshot_of(decoded(answer.body, DryRunAnswer).snapshot, await self.states())
 
     async def patch(
         self,
@@ -277,31 +281,14 @@ class StateClient:
 
     async def get_metrics(self) -> dict[str, Any]:
         """The numbers of the sidecar's store, this client's queues counted in."""
-        return self._with_queues(decoded((await self._transport.ask("GET", "/v1/metrics.json")).body, dict[str, Any]))
+        numbers = decoded((await self._transport.ask("GET", "/v1/metrics.json")).body, dict[str, Any])
+        return with_queues(numbers, self._audience)
 
     async def health_check(self) -> dict[str, Any]:
         """`healthy`, the failing checks as `issues` and `warnings`, `metrics`, and a `timestamp` in seconds."""
         health = decoded((await self._transport.ask("GET", "/v1/health")).body, dict[str, Any])
-        return health | {"metrics": self._with_queues(health["metrics"])}
+        return health | {"metrics": with_queues(health["metrics"], self._audience)}
 
     async def get_subscriber_info(self) -> dict[str, Any]:
         """Who listens to the sidecar, and through this client; and how many may."""
-        answer = await self._transport.ask("GET", "/v1/subscribers")
-        served = [each.id for each in decoded(answer.body, SubscribersAnswer).subscribers if each.status != "evicted"]
-        numbers = await self.get_metrics()
-        ids = served + self._audience.subscriber_ids
-        return {
-            "total_subscribers": len(ids),
-            "subscriber_ids": ids,
-            "max_subscribers": numbers["max_subscribers"],
-            "queue_size": numbers["queue_size"],
-        }
-
-    def _with_queues(self, numbers: dict[str, Any]) -> dict[str, Any]:
-        own = {
-            "subscriber_count": len(self._audience),
-            "active_subscribers": self._audience.active,
-            "notifications_sent": self._audience.notifications_sent,
-            "notifications_failed": self._audience.notifications_failed,
-        }
-        return numbers | {name: numbers[name] + count for name, count in own.items()}
+        return listeners(await self.subscribers.all(), self._audience, await self.get_metrics())

@@ -1,11 +1,12 @@
 """Writes over HTTP: each counts once, and says what it expects of the state and who its writer is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from sidecar.client.conditions import Look, condition_of
+from sidecar.client.conditions import Look, condition_of, split_state
 from sidecar.client.states import BeatAnswer, Lease, decoded
 from sidecar.client.transport import Answer, Transport
 from sidecar.conflicts import Expectation
@@ -17,6 +18,7 @@ from sidecar.units import Seconds
 Data = dict[str, Any] | None | msgspec.UnsetType
 
 _NOTHING: Mapping[str, str] = {}
+DRY_RUN: Mapping[str, str] = {"dry_run": "true"}
 _AS_PATCH = {"Content-Type": "application/merge-patch+json"}
 
 _encode = msgspec.json.Encoder().encode
@@ -61,14 +63,18 @@ class Writes:
         query: Mapping[str, str] = _NOTHING,
         wait: "Wait | None" = None,
     ) -> Answer:
-        """The answer to a write; one on exactly what was seen is repeated until what is expected decides it."""
+        """The answer to a write; one on exactly what was seen is repeated until what is expected decides it.
+
+        It has a key, unless it is a dry run: that one writes nothing that could count twice.
+        """
         if isinstance(expected, int):
             expected = Expectation(expected)
         encoded = _encoded(body)
         kind = _AS_PATCH if isinstance(body, Patch) else _NOTHING
         while True:
             condition = await condition_of(expected, self.epoch, self._look)
-            headers = {"Idempotency-Key": new_uuid(), **kind, **condition.headers, **self._claim}
+            key = _NOTHING if "dry_run" in query else {"Idempotency-Key": new_uuid()}
+            headers = {**key, **kind, **condition.headers, **self._claim}
             try:
                 return await self._transport.ask(
                     method,
@@ -95,6 +101,15 @@ class Writes:
         body = _encode({"ttl": _duration(ttl)})
         answer = await self._transport.ask("POST", "/v1/heartbeat", headers=self._claim, body=body)
         return decoded(answer.body, BeatAnswer).expires_at
+
+
+def move(
+    to: IntEnum, reason: str, expected: Sequence[Expectation], source_module: str
+) -> tuple[dict[str, str], Expectation | None]:
+    """The body of `POST /v1/transitions`, and what it cannot say of the state that is expected."""
+    source, other = split_state(expected)
+    body = {"to": to.name, "reason": reason, "source_module": source_module}
+    return body if source is None else body | {"from": source}, other
 
 
 def merge_patch(context_data: Data, state_metadata: Data, reason: str | None, source_module: str) -> Patch:
