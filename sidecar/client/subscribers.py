@@ -130,7 +130,10 @@ class Subscribers:
         return decoded(answer.body, Subscriber)
 
     async def remove(self, subscriber_id: str) -> bool:
-        """Remove a subscriber, and forget how far it got. False if it was not there, or a try whose answer was lost removed it."""
+        """Remove a subscriber, and forget how far it got. True if it was there.
+
+        False also where an earlier try, whose answer was lost, has removed it.
+        """
         try:
             await self._transport.ask("DELETE", _path(subscriber_id))
         except UnknownSubscriberError:
