@@ -96,8 +96,16 @@ def process() -> list[object]:
             Query(sum_each(increase(m.WATCHERS_STALLED, over=INTERVAL)), f"stalled {WHO}"),
         ),
         graph(
+            "Writes that wait for acknowledgements",
+            "Now (wait_acks), and those whose wait has ended, by how: gone, the caller hung up; refused, there was no place.",
+            "short",
+            Query(each(of(m.ACK_WAITING)), f"waiting {WHO}"),
+            Query(sum_each(increase(m.ACK_WAITS_ENDED, over=INTERVAL), "ending"), f"{{{{ending}}}} {WHO}"),
+            red="^refused",
+        ),
+        graph(
             "API connections",
-            "Open ones, beside the limit of each listener. At the limit of the API further ones are refused.",
+            "Open ones, beside the limit of each listener. At the limit an idle one makes room, or a new one is refused.",
             "short",
             Query(each(of(m.HTTP_CONNECTIONS), "listener"), f"{{{{listener}}}} {WHO}"),
             Query(each(of(m.HTTP_CONNECTIONS_LIMIT), "listener"), f"limit {{{{listener}}}} {WHO}"),
