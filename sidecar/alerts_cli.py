@@ -8,10 +8,13 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from sidecar import trust
 from sidecar.errors import ConfigError
 from sidecar.units import Seconds
 
 if TYPE_CHECKING:  # what is imported where it is used takes time that other commands need not spend
+    import ssl
+
     from sidecar.alerts.offline import Verdict
     from sidecar.alerts.scrape import Scrape
 
@@ -37,6 +40,7 @@ def add_alerts_command(parser: argparse.ArgumentParser) -> None:
         "--interval", metavar="TIME", default="5s", help="time between the scrapes, 5s by default; 0s: one only"
     )
     _add_thresholds(parser)
+    trust.add_flags(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(command=_alerts)
 
@@ -62,10 +66,10 @@ def _rules(options: argparse.Namespace) -> None:
 def _alerts(options: argparse.Namespace) -> int:
     from sidecar.alerts import catalogue, offline, settings
 
-    url, seconds = _url(options.url), _interval(options.interval)
+    url, seconds, tls = _url(options.url), _interval(options.interval), trust.context_of(options)
     alerts = catalogue.alerts(settings.load(options.thresholds))
     try:
-        scrapes = _scrapes(url, seconds)
+        scrapes = _scrapes(url, seconds, tls)
     except _NoMetricsError as error:
         print(f"fsm-sidecar: {url}: {error}", file=sys.stderr)
         return os.EX_UNAVAILABLE
@@ -99,22 +103,22 @@ def _interval(text: str) -> Seconds:
     return seconds
 
 
-def _scrapes(url: str, seconds: float) -> Any:
+def _scrapes(url: str, seconds: float, tls: "ssl.SSLContext | None") -> Any:
     from sidecar.alerts.scrape import Scrapes
 
-    before = _scrape(url)
+    before = _scrape(url, tls)
     if not seconds:
         return Scrapes(before)
     started = time.monotonic()
     time.sleep(seconds)
-    return Scrapes(_scrape(url), before, time.monotonic() - started)
+    return Scrapes(_scrape(url, tls), before, time.monotonic() - started)
 
 
-def _scrape(url: str) -> "Scrape":
+def _scrape(url: str, tls: "ssl.SSLContext | None") -> "Scrape":
     from sidecar.alerts.questions import SIDECARS
     from sidecar.alerts.scrape import Scrape
 
-    text = _text(url)
+    text = _text(url, tls)
     try:
         scrape = Scrape.parse(text.decode(), time.time())
     except ValueError:
@@ -124,11 +128,11 @@ def _scrape(url: str) -> "Scrape":
     return scrape
 
 
-def _text(url: str) -> bytes:
+def _text(url: str, tls: "ssl.SSLContext | None") -> bytes:
     from sidecar.asking import NoAnswerError, Place
 
     parts = urlsplit(url)
-    place, path = Place(f"{parts.scheme}://{parts.netloc}"), parts._replace(scheme="", netloc="", fragment="").geturl()
+    place, path = Place(f"{parts.scheme}://{parts.netloc}", tls=tls), parts._replace(scheme="", netloc="", fragment="").geturl()
     try:
         answer = place.ask("GET", path)
     except NoAnswerError as error:

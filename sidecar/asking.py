@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from sidecar.endpoint import Endpoint, Token
+from sidecar.endpoint import Endpoint, Token, distrust
 
 MAX_BYTES = 16 << 20
 TIMEOUT_SECONDS = 10
@@ -114,7 +114,10 @@ class Place:
             raise NoAnswerError(self._too_late(), sent=False, reached=False) from None
         except ssl.SSLCertVerificationError as error:
             connection.close()
-            why = f"shows a certificate that is not trusted ({error.verify_message.rstrip('.')}); --ca-file says whom to trust"
+            raise NoAnswerError(distrust(error, "--ca-file"), sent=False) from None
+        except ssl.SSLError as error:
+            connection.close()
+            why = f"does not shake hands over TLS ({error.reason or error}); is it http://, or does it want your --cert-file?"
             raise NoAnswerError(why, sent=False) from None
         except (OSError, UnicodeError) as error:  # the latter for a name that no host can have
             connection.close()

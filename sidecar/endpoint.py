@@ -1,15 +1,24 @@
-"""Where a sidecar's API is, and the token that opens it: what every client needs to know. The standard library alone."""
+"""What every client needs to know, by the standard library alone: where a sidecar's API is, the token that opens it, and what
+is wrong with a certificate."""
 
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    import ssl
 
 DEFAULT_URL = "http://127.0.0.1:8470"
 
 _PLAIN = re.compile("[!-~]+")
 _EXPECTED = f"expected http://host:port, https://host:port or unix:/path/to/socket, such as {DEFAULT_URL}"
 _MAX_TOKEN_BYTES = 4096
+
+_NOT_ITS_TIME = "it needs another one, in api.tls.cert_file, or one of the clocks is wrong"
+_NOT_ITS_NAME = "ask by a name that stands in it, or give the sidecar one for this name"
+_MENDS = {9: _NOT_ITS_TIME, 10: _NOT_ITS_TIME, 62: _NOT_ITS_NAME, 64: _NOT_ITS_NAME}
+"""By OpenSSL's number for what is wrong with a certificate (X509_V_ERR_…)."""
 
 
 class Endpoint(NamedTuple):
@@ -76,6 +85,12 @@ class Token(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Token(file={self.file!r})" if self.file else "Token()"
+
+
+def distrust(error: "ssl.SSLCertVerificationError", trusting: str) -> str:
+    """Why the sidecar's certificate is refused, and what to do. `trusting`: where it is said who may have signed it."""
+    mend = _MENDS.get(error.verify_code, f"{trusting} says whom to trust")
+    return f"shows a certificate that is not trusted ({error.verify_message.rstrip('.')}); {mend}"
 
 
 def _read(file: str) -> str:

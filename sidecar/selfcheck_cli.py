@@ -6,9 +6,12 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from sidecar import trust
 from sidecar.errors import ConfigError
 
 if TYPE_CHECKING:  # what is imported where it is used takes time that other commands need not spend
+    import ssl
+
     from sidecar.asking import Place
     from sidecar.endpoint import Token
     from sidecar.selfcheck import Verdict
@@ -35,6 +38,7 @@ def add_command(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a token of the scopes state:read, state:write and subscribe; FSM_SIDECAR_TOKEN_FILE by default",
     )
+    trust.add_flags(parser)
     parser.add_argument(
         "--receiver",
         metavar="HOST[:PORT]",
@@ -56,9 +60,9 @@ def _selfcheck(options: argparse.Namespace) -> int:
 
     token_file = options.token_file or os.environ.get("FSM_SIDECAR_TOKEN_FILE")
     token = _token(token_file) if token_file else None
-    name = "--url" if options.url else "URL"
-    api = _place(name, options.url or options.where or os.environ.get("FSM_SIDECAR_URL") or URL, token)
-    ops = _place("--ops", options.ops or f"http://{_bracketed(api.host or '127.0.0.1')}:{OPS_PORT}", None)
+    name, tls = "--url" if options.url else "URL", trust.context_of(options)
+    api = _place(name, options.url or options.where or os.environ.get("FSM_SIDECAR_URL") or URL, token, tls)
+    ops = _place("--ops", options.ops or f"http://{_bracketed(api.host or '127.0.0.1')}:{OPS_PORT}", None, tls)
     reached = _reached(options.receiver)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)  # the subscriber is to be removed
@@ -83,11 +87,11 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _place(option: str, text: str, token: "Token | None") -> "Place":
+def _place(option: str, text: str, token: "Token | None", tls: "ssl.SSLContext | None") -> "Place":
     from sidecar.asking import Place
 
     try:
-        return Place(text, token=token)
+        return Place(text, token=token, tls=tls)
     except ValueError as error:
         raise ConfigError([f"{option}: {error}"]) from None
 

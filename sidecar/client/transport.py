@@ -9,7 +9,7 @@ from typing import NamedTuple
 import aiohttp
 
 from sidecar.client.problems import Problem, UnavailableError, error_of, problem_in
-from sidecar.endpoint import Endpoint, Token
+from sidecar.endpoint import Endpoint, Token, distrust
 from sidecar.errors import StateStoreError, StorageFailedError, StorageSlowError
 
 MAX_ANSWER_BYTES = 256 << 20
@@ -37,6 +37,7 @@ class TriedError(Exception):
     def __init__(self, cause: aiohttp.ClientError) -> None:
         super().__init__(str(cause) or type(cause).__name__)
         self.sent = not isinstance(cause, aiohttp.ClientConnectorError)
+        self.refused = cause.certificate_error if isinstance(cause, aiohttp.ClientConnectorCertificateError) else None
 
 
 async def _once_only(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -172,10 +173,13 @@ class Transport:
     def _unavailable(self, failure: Exception, *, unknown: bool) -> UnavailableError:
         if isinstance(failure, TimeoutError):
             why = f"has not answered within {self.timeout:g} s"
+        elif isinstance(failure, TriedError) and isinstance(failure.refused, tls.SSLCertVerificationError):
+            why = distrust(failure.refused, "ssl=")
         elif isinstance(failure, TriedError) and not failure.sent:
             why = f"cannot be reached ({failure})"
         else:
-            why = f"breaks off ({failure or type(failure).__name__})"
+            hint = "; it may want a certificate of yours, by ssl=" if self.endpoint.secure else ""
+            why = f"breaks off ({failure or type(failure).__name__}){hint}"
         return UnavailableError(f"{self.endpoint}: {why}", outcome="unknown" if unknown else "not-applied")
 
     async def close(self) -> None:

@@ -2,11 +2,11 @@
 
 import json
 import os
-import ssl
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from sidecar import trust
 from sidecar.asking import Answer, Place
 from sidecar.commands.outcomes import ProblemError
 from sidecar.endpoint import DEFAULT_URL, Endpoint, Token
@@ -91,7 +91,7 @@ def api_of(options: "Namespace") -> Api:
         timeout += _seconds("--acks-timeout", options.acks_timeout)
     endpoint, file = _endpoint(options)
     token = Token(file=options.token_file or os.environ.get(_TOKEN_FILE) or file)
-    place = Place(endpoint, token=token, timeout_seconds=timeout, max_bytes=MAX_ANSWER_BYTES, tls=_tls(options))
+    place = Place(endpoint, token=token, timeout_seconds=timeout, max_bytes=MAX_ANSWER_BYTES, tls=trust.context_of(options))
     return Api(place)
 
 
@@ -126,20 +126,3 @@ def _configured(path: str) -> tuple[Endpoint, str | None]:
         return Endpoint.parse(f"unix:{listen.socket_path}"), file
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)  # noqa: S104  (where to call, not to listen)
     return Endpoint(api.tls.files is not None, host, listen.port), file
-
-
-def _tls(options: "Namespace") -> ssl.SSLContext | None:
-    if not (options.ca_file or options.cert_file):
-        return None
-    at_hand = options.ca_file
-    try:
-        context = ssl.create_default_context(cafile=at_hand)
-        if options.cert_file:
-            at_hand = options.cert_file
-            context.load_cert_chain(at_hand, options.key_file, password=lambda: "")  # OpenSSL would ask for it on the terminal
-    except ssl.SSLError:
-        what = "certificate and its key, the key not encrypted" if at_hand == options.cert_file else "certificate of a CA"
-        raise ConfigError([f"{at_hand}: expected a {what}, as PEM"]) from None
-    except OSError as error:
-        raise ConfigError([f"{at_hand}: {error.strerror}"]) from None
-    return context

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from sidecar import trust
+
 if TYPE_CHECKING:
     from sidecar.commands.asking import Api
 
@@ -30,9 +32,7 @@ def add(
     where.add_argument("--url", metavar="URL", help="http://host:port, https://… or unix:/path; FSM_SIDECAR_URL by default")
     where.add_argument("--config", metavar="FILE", help="the sidecar's YAML file, which says where it listens")
     where.add_argument("--token-file", metavar="FILE", help="a file with the token; FSM_SIDECAR_TOKEN_FILE by default")
-    where.add_argument("--ca-file", metavar="FILE", help="for https: who may have signed its certificate")
-    where.add_argument("--cert-file", metavar="FILE", help="for https: your own certificate")
-    where.add_argument("--key-file", metavar="FILE", help="for https: its key, if that is in another file")
+    trust.add_flags(where)
     where.add_argument("--timeout", metavar="TIME", default="10s", help="how long it may take to answer; 10s by default")
     return added
 
