@@ -19,8 +19,8 @@ from sidecar.units import Terms
 TERMS = Terms(30.0, 3600.0)
 
 _NOTE = "writer"
-_KEYS = 64
-"""So many requests are known again when they are repeated."""
+_REQUESTS = 64
+"""So many are known again when they are repeated."""
 
 
 class Token(NamedTuple):
@@ -42,15 +42,14 @@ class Claim(NamedTuple):
 class Grant(msgspec.Struct, frozen=True):
     """A lease as it was given out, and as the journal keeps it. `granted_at`: seconds since the Unix epoch.
 
-    `key`: of the request that it answers; `replaced`: those of the grants before, the newest last.
+    `requests`: those that were answered by taking the lease, each as its key and its name, the newest last.
     """
 
     number: int
     name: str
     ttl_seconds: float
     granted_at: float
-    key: str | None = None
-    replaced: tuple[str, ...] = ()
+    requests: tuple[str, ...] = ()
 
 
 class _Lease:
@@ -134,16 +133,19 @@ class Fence:
         if claim.token is not None and (broken := self.broken_by(claim)):
             raise await self.refusal(broken)
         lease, now = self._newest, self._clock()
-        if lease and key is not None and key in lease.grant.replaced:
+        request = None if key is None else f"{key} {name}"
+        own = lease is not None and lease.grant.name == name
+        repeated = lease is not None and request in lease.grant.requests
+        if repeated and not own:
             raise await self.refusal(Reason.STALE)
-        if lease and lease.grant.name == name:
-            lease.expires_at = now + ttl_seconds
-            await self.settled()
-        elif lease and now < lease.expires_at and not takeover:
+        if lease and not (own or takeover) and now < lease.expires_at:
             await self.settled()
             raise WriterHeldError(self._told(lease))
-        else:
-            lease = _Lease(_next(lease.grant if lease else None, name, ttl_seconds, key), now + ttl_seconds)
+        if lease and own and (repeated or not takeover or request is None):
+            lease.expires_at = now + ttl_seconds
+            await self.settled()
+        else:  # the holder's own takeover too: it is to be known again when another one has taken over since
+            lease = _Lease(_next(lease.grant if lease else None, name, ttl_seconds, request), now + ttl_seconds)
             await _outcome(self._keep(lease))
         return Token(self._journal.epoch, lease.grant.number), self._told(lease)
 
@@ -178,11 +180,15 @@ class Fence:
         return Holder(lease.grant.name, lease.grant.granted_at, round(expires_at, 3))
 
 
-def _next(before: Grant | None, name: str, ttl_seconds: float, key: str | None) -> Grant:
+def _next(before: Grant | None, name: str, ttl_seconds: float, request: str | None) -> Grant:
+    """What is granted after `before`: a new number, but to its own holder."""
+    requests = () if request is None else (request,)
     if before is None:
-        return Grant(1, name, ttl_seconds, time.time(), key)
-    replaced = before.replaced if before.key is None else (*before.replaced, before.key)[-_KEYS:]
-    return Grant(before.number + 1, name, ttl_seconds, time.time(), key, replaced)
+        return Grant(1, name, ttl_seconds, time.time(), requests)
+    requests = (*before.requests, *requests)[-_REQUESTS:]
+    if before.name == name:
+        return Grant(before.number, name, ttl_seconds, before.granted_at, requests)
+    return Grant(before.number + 1, name, ttl_seconds, time.time(), requests)
 
 
 async def _outcome(settling: "asyncio.Future[StorageError | None]") -> None:

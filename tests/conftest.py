@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from authority import Authority
 from damage import crash, one_log
 from secrecy import keeps_secrets
 from sidecar_process import new_loop, receiving, served, written
@@ -67,6 +68,18 @@ def start(tmp_path):
     """Starts the whole sidecar inside this process with these sections of the config; it stops when the test ends."""
     with contextlib.ExitStack() as stack:
         yield lambda **sections: stack.enter_context(served(written(tmp_path, **sections)))
+
+
+@pytest.fixture
+def ours(tmp_path):
+    """A CA that is trusted."""
+    return Authority(tmp_path, "ours")
+
+
+@pytest.fixture
+def theirs(tmp_path):
+    """A CA that nobody here knows."""
+    return Authority(tmp_path, "theirs")
 
 
 @pytest.fixture

@@ -8,20 +8,10 @@ import ssl
 import pytest
 from sidecar_process import free_port
 from test_client_cli import run
-from test_listening import Authority, tls
+from test_listening import tls
 
 from sidecar import FsmSnapshot, FsmState
 from sidecar.client import StateClient, UnavailableError
-
-
-@pytest.fixture
-def ours(tmp_path):
-    return Authority(tmp_path, "ours")
-
-
-@pytest.fixture
-def theirs(tmp_path):
-    return Authority(tmp_path, "theirs")
 
 
 @pytest.fixture

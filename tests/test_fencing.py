@@ -135,6 +135,24 @@ async def test_a_takeover_that_is_repeated_takes_nothing_back(tmp_path, clock):
             assert newer == (await fence.grant("new", 10.0, NOBODY, takeover=True, key="new"))[0]
 
 
+async def test_the_holders_own_takeover_is_known_again_too(fence):
+    """Its container starts again and takes over from itself, with the same token; sent again later, that takes nothing back."""
+    first, _ = await fence.grant("old", 10.0, NOBODY, takeover=True, key="k1")
+    assert first == (await fence.grant("old", 10.0, NOBODY, takeover=True, key="k2"))[0]
+    newer, _ = await fence.grant("new", 10.0, NOBODY, takeover=True, key="k3")
+
+    for key in ("k1", "k2"):
+        with pytest.raises(FencedError):
+            await fence.grant("old", 10.0, NOBODY, takeover=True, key=key)
+    assert newer.number == fence.number
+
+
+async def test_a_key_is_its_holders_own(fence):
+    """Instances that all use the same one do not meet: whoever has not asked before is answered."""
+    tokens = [(await fence.grant(name, 10.0, NOBODY, takeover=True, key="takeover"))[0] for name in "abc"]
+    assert [1, 2, 3] == [token.number for token in tokens]
+
+
 def test_a_repeated_takeover_over_http_takes_nothing_back(start):
     """A client whose connection was cut sends it again: fenced, the newer one writes on. Another key is another takeover."""
     api = start(**EXCLUSIVE).api
@@ -210,44 +228,46 @@ async def test_a_takeover_is_answered_when_no_older_write_is_on_its_way(clock):
 
 
 class Model:
-    """What fencing has to be: the grants in their order, of which so many are durable."""
+    """What fencing has to be: the leases in their order, of which so many are durable, each with the requests known so far."""
 
     def __init__(self):
-        self.grants = []
+        self.leases = []
         self.durable = 0
-        self.expires = {}
 
     def newest(self):
-        return len(self.grants)
+        return self.leases[-1]["number"] if self.leases else 0
 
-    def asked(self, name, ttl, takeover, now):
-        """What must become of the wish: the number, None: held."""
-        number = self.newest()
-        if self.grants and self.grants[-1] == name:
-            self.expires[number] = now + ttl
-        elif self.grants and now < self.expires[number] and not takeover:
-            return None
+    def asked(self, name, key, takeover, now):
+        """What must become of the wish: the number, or the error."""
+        last = self.leases[-1] if self.leases else {"number": 0, "name": None, "known": frozenset()}
+        own, again = last["name"] == name, (name, key) in last["known"]
+        if own and (again or not takeover):
+            last["expires"] = now + 3.0
+        elif again:
+            return FencedError
+        elif self.leases and not own and now < last["expires"] and not takeover:
+            return WriterHeldError
         else:
-            self.grants.append(name)
-            number += 1
-            self.expires[number] = now + ttl
-        return number
+            known = last["known"] | {(name, key)}
+            number = last["number"] + (not own)
+            self.leases.append({"number": number, "name": name, "known": known, "expires": now + 3.0})
+        return self.newest()
 
 
 @pytest.mark.parametrize("seed", range(60))
 async def test_the_old_writer_never_wins(seed):
-    """Seeded walks of writers that write, renew, take over and come back, of storage that holds up and fails, of time, and of
+    """Seeded walks of writers that write, renew, take over, send that again and come back, of failing storage, of time, and of
     restarts, beside a model. Each write is let in exactly if it shows the newest number at that moment."""
     chance, clock, journal, model = random.Random(seed), Clock(), HeldJournal(), Model()
     fence = Fence(journal, exclusive=True, clock=clock)
     store = AsyncStateStore(journal=journal, fence=fence)
-    shown, waiting, won, lost = dict.fromkeys("abc"), [], 0, 0
+    shown, waiting, won, lost, sent = dict.fromkeys("abc"), [], 0, 0, []
 
     async def written_with(number):
         await write(store, chance.choice(list(FsmState)), "", Claim(number and Token("held", number)))
 
-    async def ask(name, takeover):
-        shown[name] = (await fence.grant(name, 3.0, NOBODY, takeover=takeover))[0].number
+    async def ask(name, key, takeover):
+        shown[name] = (await fence.grant(name, 3.0, NOBODY, takeover=takeover, key=key))[0].number
         return shown[name]
 
     async def finish():
@@ -268,28 +288,31 @@ async def test_the_old_writer_never_wins(seed):
                 expected = None if number and number == model.newest() else FencedError
                 waiting.append((asyncio.ensure_future(written_with(number)), expected))
             case "ask":
-                name, takeover = chance.choice("abc"), chance.random() < 0.3
-                number = model.asked(name, 3.0, takeover, clock.now)
-                waiting.append((asyncio.ensure_future(ask(name, takeover)), number or WriterHeldError))
+                wish = chance.choice("abc"), str(len(sent)), chance.random() < 0.3
+                if sent and chance.random() < 0.4:
+                    wish = chance.choice(sent[-5:])
+                sent.append(wish)
+                waiting.append((asyncio.ensure_future(ask(*wish)), model.asked(*wish, clock.now)))
             case "time":
                 clock.now += chance.choice([1.0, 3.0])
             case "settle":
                 while journal.waiting:
                     journal.settle()
-                model.durable = model.newest()
+                model.durable = len(model.leases)
                 await finish()
             case "fail":
                 journal.fail(StorageFullError("full"))
-                del model.grants[model.durable :]
+                del model.leases[model.durable :]
                 await finish()
             case "restart" if not journal.waiting:
                 await finish()
                 fence = Fence(journal, exclusive=True, clock=clock)
                 store = AsyncStateStore(journal=journal, fence=fence)
                 await fence.recover()
-                model.expires[model.newest()] = clock.now + 3.0
+                if model.leases:
+                    model.leases[-1]["expires"] = clock.now + 3.0
         await turn()
-        assert model.durable == fence.number
+        assert (model.leases[model.durable - 1]["number"] if model.durable else 0) == fence.number
     while journal.waiting:
         journal.settle()
     await finish()

@@ -11,6 +11,7 @@ from receiver import Receiver, answer, hang, partly, raw, reset
 from sidecar_process import free_port, on_disk, running, served, written
 
 from sidecar import (
+    FencedError,
     FsmSnapshot,
     FsmState,
     IllegalTransitionError,
@@ -64,10 +65,14 @@ async def seen(events, count):
 
 
 class Cutter:
-    """A proxy before a sidecar that cuts the next `cuts` connections when their answer has come, instead of passing it on."""
+    """A proxy before a sidecar that cuts the next `cuts` connections when their answer has come, instead of passing it on.
 
-    def __init__(self, address, cuts):
+    `before_cut` is awaited then.
+    """
+
+    def __init__(self, address, cuts, before_cut=lambda: asyncio.sleep(0)):
         self._host, _, self._port = address.partition(":")
+        self._before_cut = before_cut
         self.cuts = cuts
         self._serving = set()
 
@@ -91,6 +96,7 @@ class Cutter:
             while chunk := await upstream_reader.read(1 << 16):
                 if self.cuts:
                     self.cuts -= 1
+                    await self._before_cut()
                     break
                 writer.write(chunk)
         asking.cancel()
@@ -115,6 +121,23 @@ async def test_a_write_whose_answer_is_cut_off_counts_once(start, cuts):
 
         assert (5, 6, True) == (written.version, moved.snapshot.version, moved.replayed)
         assert [1, 2, 3] == [state.revision async for state in direct.history()]
+
+
+@pytest.mark.parametrize("holds_it_already", [False, True])
+async def test_a_takeover_whose_answer_is_cut_off_fences_nobody_newer(start, holds_it_already):
+    """It is sent again when another one has taken over meanwhile, and told who that is; so is the holder that starts again."""
+    sidecar = start(writes={"writers": "exclusive"})
+    async with contextlib.AsyncExitStack() as stack:
+        new = await stack.enter_async_context(client_of(sidecar))
+        proxy = await stack.enter_async_context(Cutter(sidecar.api.address, 0, lambda: new.become_writer("new", takeover=True)))
+        if holds_it_already:
+            await (await stack.enter_async_context(client_of(sidecar))).become_writer("old", takeover=True)
+        old, proxy.cuts = await stack.enter_async_context(client_of(proxy)), 1
+        with pytest.raises(FencedError) as refused:
+            await old.become_writer("old", takeover=True)
+
+        assert ("new", 0) == (refused.value.holder.name, proxy.cuts)
+        assert FsmState.ACTIVE is (await new.transition(FsmState.ACTIVE, "mine still")).snapshot.state
 
 
 async def test_a_history_of_large_states_is_read_to_its_end(start):

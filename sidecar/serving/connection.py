@@ -5,7 +5,7 @@ a few times a second, at what aiohttp knows of each: a request pays nothing for 
 """
 
 import math
-from asyncio import BaseTransport, Transport
+from asyncio import BaseTransport, Task, Transport
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
@@ -42,6 +42,7 @@ class Connection(web.RequestHandler):
         "_server",
         "_wire",
         "_write_due",
+        "handshake",
         "lost",
         "peer",
         "shown",
@@ -55,6 +56,7 @@ class Connection(web.RequestHandler):
         self._begun_after = -1  # so many requests: then a head began that is not complete
         self._asked: web.BaseRequest | None = None
         self._broken = False
+        self.handshake: Task[None] | None = None  # the connection has its place already, and holds it
         self.lost = False
         self.peer = ""
         self.shown: Pass | None = None

@@ -32,7 +32,7 @@ class Handshake(asyncio.Protocol):
         shaken = _Begun(
             loop.start_tls(transport, connection, self._context, server_side=True, ssl_handshake_timeout=self._seconds)
         )
-        self._shaking = loop.create_task(_shake(shaken, transport, connection))  # a task wants to be held
+        connection.handshake = loop.create_task(_shake(shaken, transport, connection))
 
 
 async def _shake(shaken: Awaitable[Secured], transport: asyncio.Transport, connection: Connection) -> None:
