@@ -25,7 +25,6 @@ from sidecar.document import (
     document_of,
     encode_document,
     snapshot_of,
-    state_of,
 )
 from sidecar.errors import (
     FencedError,
@@ -50,6 +49,7 @@ from sidecar.machine import Enforcement, Machine
 from sidecar.meters import StoreMetrics
 from sidecar.readers import Readers
 from sidecar.snapshot import FsmSnapshot, FsmState, create_transition, initial_snapshot, next_snapshot
+from sidecar.stay import entered_at
 
 MAX_VERSION = 2**53 - 1
 """The largest integer that every JSON reader keeps exactly (RFC 8259, section 6)."""
@@ -58,7 +58,6 @@ DEFAULT_MAX_SUBSCRIBERS = 1000
 DEFAULT_QUEUE_SIZE = 64
 DEFAULT_MAX_QUEUE = 1024
 
-_LOOK_BACK = 256
 _LOOKS = 4
 
 _log = logging.getLogger(__name__)
@@ -530,16 +529,7 @@ class AsyncStateStore:
         self._tail = document = _read_back(newest)
         check_names(document, self.machine.states)
         self._show(Stored(document, newest, self.machine.states))
-        self.state_entered_ts = await self._entered_before(newest)
-
-    async def _entered_before(self, newest: Entry) -> float:
-        """When the newest state was entered, as far back as one look goes. Seconds since the Unix epoch."""
-        after = max(newest.revision - _LOOK_BACK, self.journal.oldest) - 1
-        entries = {entry.revision: entry for entry in await self.journal.read(after, _LOOK_BACK)}
-        state, entered = state_of(newest.document), newest
-        while (before := entries.get(entered.revision - 1)) and state_of(before.document) == state:
-            entered = before
-        return entered.appended_at
+        self.state_entered_ts = await entered_at(self.journal, newest)
 
     async def forget_answers(self) -> None:
         """Let the journal forget the answers whose time is over. Raises `StorageError`."""

@@ -134,6 +134,23 @@ async def test_a_restart_is_not_a_write(tmp_path):
     assert (0, {}) == (numbers["total_sets"], store.transitions)
 
 
+@pytest.mark.parametrize(("stayed", "size"), [(1, 0), (700, 10), (40, 200_000)])
+async def test_a_restart_knows_since_when_the_state_is_what_it_is(tmp_path, stayed, size):
+    """However often it was written since, and however large: a stay that is too long does not begin anew."""
+    async with Database(tmp_path / "journal.db") as database:
+        store = AsyncStateStore(journal=SqliteJournal(database))
+        await store.set(snap(0, FsmState.IDLE))
+        await store.set(snap(0, FsmState.ACTIVE))
+        entered = store.state_entered_ts
+        for _ in range(stayed):
+            await store.set(snap(0, FsmState.ACTIVE, context_data={"log": "x" * size}))
+    async with Database(tmp_path / "journal.db") as database:
+        store = AsyncStateStore(journal=SqliteJournal(database))
+        await store.recover()
+
+    assert entered == store.state_entered_ts
+
+
 async def test_recovering_an_empty_journal_leaves_the_store_empty(journal):
     """Until somebody writes."""
     store = AsyncStateStore(journal=journal)

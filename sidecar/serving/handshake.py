@@ -32,7 +32,7 @@ class Handshake(asyncio.Protocol):
         shaken = _Begun(
             loop.start_tls(transport, connection, self._context, server_side=True, ssl_handshake_timeout=self._seconds)
         )
-        connection.handshake = loop.create_task(_shake(shaken, transport, connection))
+        connection.handshake = loop.create_task(_shake(shaken, transport, connection), name="handshake")
 
 
 async def _shake(shaken: Awaitable[Secured], transport: asyncio.Transport, connection: Connection) -> None:
