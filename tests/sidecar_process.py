@@ -23,7 +23,7 @@ import described
 import structlog
 import uvloop
 from receiver import Receiver
-from secrecy import keeps_secrets, keeps_tokens
+from secrecy import CANARY, keeps_secrets, keeps_tokens
 
 from sidecar import config
 from sidecar.service import Service
@@ -110,13 +110,14 @@ class Client:
         return self.exchange(method, path, content, pairs)
 
     def exchange(self, method, path, content, headers):
-        """Ask with exactly these headers, and those that HTTP needs."""
+        """Ask with exactly these headers, those that HTTP needs, and one that nothing may repeat."""
         with contextlib.closing(_connection(self.address)) as connection:
             connection.connect()  # not within what is suppressed below: without a connection there is no answer
             connection.putrequest(method, path, skip_accept_encoding=True)
             for name, values in headers:
                 for value in values if isinstance(values, list) else [values]:
                     connection.putheader(name, value)
+            connection.putheader("User-Agent", CANARY)
             if content is not None:
                 connection.putheader("Content-Length", str(len(content)))
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has answered before it had read all

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from receiver import held
+from secrecy import CANARY
 from sidecar_process import eventually, free_port, on_disk, problem_of
 from standardwebhooks import Webhook
 
@@ -169,21 +170,21 @@ def test_a_secret_that_is_none_is_refused_and_not_repeated(api, secret):
 # --- what may be asked for ---
 
 REFUSED = {
-    "http://user:canary@127.0.0.1/": "credentials",
-    "http://canary@127.0.0.1/": "credentials",
-    "http://127.0.0.1/#canary": "fragment",
+    f"http://user:{CANARY}@127.0.0.1/": "credentials",
+    f"http://{CANARY}@127.0.0.1/": "credentials",
+    f"http://127.0.0.1/#{CANARY}": "fragment",
     "http://127.0.0.1:0/": "port",
-    "ftp://127.0.0.1/canary": "scheme",
-    "file:///canary": "scheme",
+    f"ftp://127.0.0.1/{CANARY}": "scheme",
+    f"file:///{CANARY}": "scheme",
     "127.0.0.1:80": "scheme",
     "//127.0.0.1/": "scheme",
-    "http:///canary": "scheme",
+    f"http:///{CANARY}": "scheme",
     "": "scheme",
     "http://127.0.0.1:99999/": "syntax",
     "http://[::1": "syntax",
     "http://a b/": "syntax",
     "http://\x00/": "syntax",
-    "http://127.0.0.1/\r\nX: canary": "syntax",
+    f"http://127.0.0.1/\r\nX: {CANARY}": "syntax",
     "http://xn--/": "syntax",
     f"http://127.0.0.1/{'x' * 2048}": "length",
 }
@@ -194,7 +195,7 @@ def test_an_endpoint_that_may_not_be_called_is_refused(api, url, rule):
     """422 with the rule, by both routes, and without repeating the URL: it may hold a password."""
     for answer in (api.put("/v1/subscribers/a", {"url": url}), api.post("/v1/subscribers", {"url": url})):
         assert rule == problem_of(answer, 422, "endpoint-refused")["rule"]
-        assert b"canary" not in answer.body
+        assert CANARY.encode() not in answer.body
     assert [] == api.get("/v1/subscribers").json["subscribers"]
 
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from described import DOCUMENT
-from secrecy import token
+from secrecy import CANARY, token
 from sidecar_process import on_disk, receiving, running, written
 
 FUZZING = Path(__file__).parent / "fuzzing"
@@ -51,7 +51,7 @@ def test_schemathesis_finds_nothing(tmp_path):
         command = [
             *(sys.executable, "-m", "schemathesis.cli", "run", description, "--url", f"http://{sidecar.api.address}"),
             *("--checks", "all", "--exclude-checks", "positive_data_acceptance"),  # fuzzing/hooks.py has one that knows more
-            *("--header", f"Authorization: Bearer {TOKEN}"),
+            *("--header", f"Authorization: Bearer {TOKEN}", "--header", f"User-Agent: {CANARY}"),
             *("--continue-on-failure", "--max-examples", EXAMPLES, "--seed", SEED, "--no-color"),
         ]
         environment = os.environ | {

@@ -10,11 +10,11 @@ import subprocess
 import sys
 
 import pytest
+from secrecy import CANARY, keeps_secrets
 from sidecar_process import Client, eventually, free_port, on_disk, running, written
 
 from sidecar.logs import Summarised
 
-CANARY = "canary-6b1f"
 OWN = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 FILED = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 
@@ -236,7 +236,9 @@ def exchange(api, data, leave=False):
         if leave:
             connection.shutdown(socket.SHUT_WR)
         with connection.makefile("rb") as answer:
-            return answer.read()
+            said = answer.read()
+    assert keeps_secrets(said.decode("latin-1"))
+    return said
 
 
 def test_what_is_not_http_is_refused_quietly(tmp_path):

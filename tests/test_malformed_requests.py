@@ -3,10 +3,11 @@
 import json
 
 import pytest
+import secrecy
 from rawhttp import BODY, CHUNKED, GET, PUT, Said, connected, exchange, metric, said
 from sidecar_process import running, written
 
-CANARY = b"canary-5e1f"
+CANARY = secrecy.CANARY.encode()
 QUICK = {"listen": "127.0.0.1:0", "limits": {"header_timeout": "1s", "request_timeout": "1s", "keep_alive": "100ms"}}
 
 

@@ -106,3 +106,20 @@ def events_are_as_documented(ctx, response, case):
             data, properties = json.loads(fields["data"]), EVENTS[fields["event"]]
             validator({"properties": properties, "required": [*properties], "additionalProperties": False}).validate(data)
             assert fields.get("id") == (f"{data['epoch']}-{data['revision']}" if fields["event"] == "state" else None)
+
+
+@schemathesis.check
+def no_value_is_echoed(ctx, response, case):
+    """A refusal names fields and rules, never a value that was sent. Conflicts tell what is there; short texts may be ours."""
+    if response.status_code < 400 or response.status_code in (409, 412):
+        return
+    if any(len(text) >= 12 and text in response.text for text in _values(case.body)):
+        raise AssertionError(f"a refusal repeats the body: {response.text}")
+
+
+def _values(body):
+    if isinstance(body, str):
+        yield body
+    elif isinstance(body, dict | list):
+        for each in body.values() if isinstance(body, dict) else body:
+            yield from _values(each)
