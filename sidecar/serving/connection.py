@@ -37,13 +37,13 @@ class Connection(web.RequestHandler):
         "_begun_after",
         "_broken",
         "_head_due",
-        "_opened_at",
         "_request_due",
         "_server",
         "_wire",
         "_write_due",
         "handshake",
         "lost",
+        "opened_at",
         "peer",
         "shown",
     )
@@ -52,7 +52,7 @@ class Connection(web.RequestHandler):
         super().__init__(server, **options)
         self._server = server
         self._wire: Transport | None = None
-        self._opened_at = self._head_due = self._request_due = self._write_due = math.inf
+        self.opened_at = self._head_due = self._request_due = self._write_due = math.inf
         self._begun_after = -1  # so many requests: then a head began that is not complete
         self._asked: web.BaseRequest | None = None
         self._broken = False
@@ -71,15 +71,16 @@ class Connection(web.RequestHandler):
         """Whether the next one is not complete. Where it just is, aiohttp only has to turn to it."""
         return self._waiter is not None and not self._waiter.done()
 
-    def idle_since(self, begun: float) -> bool:
-        """Whether no request is being answered: the next one has not come, or the first one not since `begun`."""
-        return self._opened_at <= begun if self.silent else self._awaits_head
+    @property
+    def idle(self) -> bool:
+        """Whether no request is being answered."""
+        return self.silent or self._awaits_head
 
     def enter(self, transport: Transport) -> bytes | None:
         """Take a place among the server's connections; or the answer that it gets instead."""
         self._wire = transport
         self.peer = _address(transport.get_extra_info("peername"))
-        self._opened_at = self._server.clock()
+        self.opened_at = self._server.clock()
         return self._server.admit(self)
 
     def leave(self) -> None:

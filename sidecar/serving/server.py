@@ -29,7 +29,7 @@ _PEER_FULL = last_words(
 class Limits(NamedTuple):
     """What one listener allows. When it is full, a connection on which nothing is asked makes room for a new one.
 
-    `grace_seconds`: so long a new connection may take until it asks.
+    `grace_seconds`: only once it is so old.
     """
 
     connections: int = 1024
@@ -98,15 +98,24 @@ class Server(web.Server):
 
     def _make_room(self, peer: str | None = None) -> bool:
         """Close a connection, of this peer: the oldest that has never asked for anything, or else the oldest idle one."""
-        begun = self.clock() - self.limits.grace_seconds
-        idle = [each for each in self._open if each.idle_since(begun) and peer in (None, each.peer)]
-        if not idle:
+        one = self._idle(peer)
+        if one is None:
             return False
-        one = next((each for each in idle if each.silent), idle[0])
         self.forget(one)
         one.make_room()
         self._metrics.refused("displaced")
         return True
+
+    def _idle(self, peer: str | None) -> Connection | None:
+        begun, idle = self.clock() - self.limits.grace_seconds, None
+        for each in self._open:
+            if each.opened_at > begun:  # and so are all behind it: a flood of new ones costs one look
+                break
+            if each.idle and peer in (None, each.peer):
+                if each.silent:
+                    return each
+                idle = idle or each
+        return idle
 
     def forget(self, connection: Connection) -> None:
         """It is closed."""
