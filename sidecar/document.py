@@ -121,12 +121,13 @@ def state_of(body: bytes) -> str:
 def check_names(document: SnapshotDocument, states: type[IntEnum]) -> None:
     """Raises `InvalidSnapshotError` with the path of a name that is not a state, or not a transition's status."""
     names = states.__members__
-    _member(states, document.state, "$.state")
-    if document.prev_state is not None:
+    if document.state not in names:
+        _member(states, document.state, "$.state")  # which tells what is wrong with it
+    if document.prev_state is not None and document.prev_state not in names:
         _member(states, document.prev_state, "$.prev_state")
     for n, item in enumerate(document.history):
         if item.from_state not in names or item.to_state not in names or item.status not in _STATUSES:
-            _transition_of(item, states, f"$.history[{n}]")  # which tells what is wrong with it
+            _transition_of(item, states, f"$.history[{n}]")
 
 
 def snapshot_of(document: SnapshotDocument, states: type[IntEnum]) -> FsmSnapshot:

@@ -368,7 +368,7 @@ class AsyncStateStore:
         proposed = build(self._tail)
         document = self._decide(proposed, expected, claim)
         body = encode_document(document)
-        if self._tail and not self._allows(self._tail, document):  # or it had lost, if that were enforced
+        if self._tail and self.machine.enforcement is Enforcement.WARN and not self._allows(self._tail, document):
             self._tell_illegal(self._tail, document)
         renumbered = document is not proposed
         unseen = renumbered and self._tail and all(expectation.version is None for expectation in expected)
@@ -414,19 +414,18 @@ class AsyncStateStore:
     def state_named(self, name: str, path: str = "$.state") -> IntEnum:
         """The state of this name. Raises `UnknownStateError`."""
         states = self.machine.states
-        if name not in states.__members__:
-            raise UnknownStateError(f"expected one of {', '.join(states.__members__)}", path=path)
-        return states[name]
+        try:
+            return states[name]
+        except KeyError:
+            raise UnknownStateError(f"expected one of {', '.join(states.__members__)}", path=path) from None
 
     def _check_members(self, snapshot: FsmSnapshot) -> None:
         if not isinstance(snapshot.state, self.machine.states):
             raise InvalidSnapshotError(f"{snapshot.state!r} is not a state of the machine", path="$.state")
 
     def _allows(self, tail: SnapshotDocument, document: SnapshotDocument) -> bool:
-        machine = self.machine
-        if tail.state == document.state or machine.enforcement is Enforcement.OFF:
-            return True
-        return machine.allows(machine.states[tail.state], machine.states[document.state])
+        states = self.machine.states
+        return tail.state == document.state or self.machine.allows(states[tail.state], states[document.state])
 
     def _tell_illegal(self, tail: SnapshotDocument, document: SnapshotDocument) -> None:
         self.illegal_accepted += 1
