@@ -130,7 +130,7 @@ def test_whoever_does_not_write_does_not_wait_for_the_disk(slow):
     before = revision(sidecar)
     with ThreadPoolExecutor(4) as pool:
         writes = [pool.submit(sidecar.api.put, "/v1/state", IDLE) for _ in range(4)]
-        eventually(lambda: number(sidecar, "fsm_journal_queue_length") or any(write.done() for write in writes))
+        eventually(lambda: number(sidecar, "fsm_writes_waiting") or any(write.done() for write in writes))
         answered = 0
         while not any(write.done() for write in writes):
             assert (200, 200) == (sidecar.ops.get("/livez").status, sidecar.api.get("/v1/state").status)
