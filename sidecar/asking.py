@@ -5,13 +5,14 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from sidecar.endpoint import Endpoint, Token, distrust
 
 MAX_BYTES = 16 << 20
 TIMEOUT_SECONDS = 10
+_LEAST_SECONDS = 0.001  # 0 would not wait at all
 
 
 class NoAnswerError(Exception):
@@ -24,6 +25,10 @@ class NoAnswerError(Exception):
         super().__init__(detail)
         self.sent = sent
         self.reached = reached
+
+
+class _LateError(NoAnswerError):
+    """It takes too long."""
 
 
 class Answer(NamedTuple):
@@ -73,10 +78,11 @@ class Place:
         finally:
             connection.close()
 
-    def stream(self, path: str, silence_seconds: float, **headers: str) -> "tuple[Answer, Iterator[bytes]]":
-        """As `ask`, for what comes in pieces, each at most `silence_seconds` after the one before. Other answers than 200 are
-        whole, and nothing follows."""
+    def stream(self, path: str, patience: Callable[[], float], **headers: str) -> "tuple[Answer, Iterator[bytes]]":
+        """As `ask`, for what comes in pieces: before each, `patience` tells how many seconds it may take. Other answers than
+        200 are whole, and nothing follows."""
         connection = self._connected()
+        wire = connection.sock  # the connection lets it go, to the answer that ends with it
         try:
             response = self._asked(connection, "GET", path, None, headers)
             if response.status != 200:
@@ -86,18 +92,22 @@ class Place:
         except BaseException:
             connection.close()
             raise
-        return Answer(200, _headers(response), b""), self._pieces(connection, response, silence_seconds)
+        return Answer(200, _headers(response), b""), self._pieces(wire, response, patience)
 
     def _pieces(
-        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse, silence_seconds: float
+        self, wire: socket.socket, response: http.client.HTTPResponse, patience: Callable[[], float]
     ) -> Iterator[bytes]:
-        try:
-            if connection.sock:
-                connection.sock.settimeout(silence_seconds)
-            while chunk := self._read(response):
+        with wire, response:
+            while True:
+                seconds = max(patience(), _LEAST_SECONDS)
+                wire.settimeout(seconds)
+                try:
+                    chunk = self._read(response)
+                except _LateError:
+                    raise NoAnswerError(f"has been silent for {seconds:g}s") from None
+                if not chunk:
+                    return
                 yield chunk
-        finally:
-            connection.close()
 
     def _connected(self) -> http.client.HTTPConnection:
         endpoint, timeout = self.endpoint, self._timeout_seconds
@@ -164,7 +174,7 @@ class Place:
 
     def _lost(self, error: Exception) -> NoAnswerError:
         if isinstance(error, TimeoutError):
-            return NoAnswerError(self._too_late())
+            return _LateError(self._too_late())
         if isinstance(error, ConnectionError | ssl.SSLError):  # also a RemoteDisconnected, which is an HTTPException as well
             hint = "; it may want a certificate of yours: --cert-file" if self.endpoint.secure else ""
             return NoAnswerError(f"closes the connection without an answer{hint}")

@@ -6,13 +6,22 @@ take it over; so a lease that has expired, or a clock that jumps, lets nobody in
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
 from sidecar.conflicts import FENCED, Reason, tag
-from sidecar.errors import FencedError, Holder, JournalDamagedError, StorageError, WriterHeldError
+from sidecar.errors import (
+    FencedError,
+    Holder,
+    JournalDamagedError,
+    OverloadedError,
+    StorageError,
+    StorageSlowError,
+    WriterHeldError,
+)
 from sidecar.journal import Journal
 from sidecar.units import Terms
 
@@ -60,6 +69,9 @@ class _Lease:
         self.expires_at = expires_at
 
 
+Settling: TypeAlias = "asyncio.Future[StorageError | None]"
+"""A grant on its way to the disk, and what became of it."""
+
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Grant).decode
 
@@ -85,7 +97,7 @@ class Fence:
         self._clock = clock
         self._newest: _Lease | None = None
         self._durable: _Lease | None = None
-        self._settling: asyncio.Future[StorageError | None] | None = None
+        self._settling: deque[Settling] = deque()
 
     async def recover(self) -> None:
         """Take up the newest grant. Its holder has its whole time again: nobody could renew it while nobody ran.
@@ -133,7 +145,7 @@ class Fence:
         if claim.token is not None and (broken := self.broken_by(claim)):
             raise await self.refusal(broken)
         lease, now = self._newest, self._clock()
-        request = None if key is None else f"{key} {name}"
+        request = None if key is None else f"{key}\n{name}"
         own = lease is not None and lease.grant.name == name
         repeated = lease is not None and request in lease.grant.requests
         if repeated and not own:
@@ -141,26 +153,47 @@ class Fence:
         if lease and not (own or takeover) and now < lease.expires_at:
             await self.settled()
             raise WriterHeldError(self._told(lease))
-        if lease and own and (repeated or not takeover or request is None):
+        fresh = None if repeated or (own and not takeover) else request
+        if lease and own and fresh is None and lease.grant.ttl_seconds == ttl_seconds:
             lease.expires_at = now + ttl_seconds
             await self.settled()
         else:  # the holder's own takeover too: it is to be known again when another one has taken over since
-            lease = _Lease(_next(lease.grant if lease else None, name, ttl_seconds, request), now + ttl_seconds)
+            self._refuse_overload()
+            lease = _Lease(_next(lease.grant if lease else None, name, ttl_seconds, fresh), now + ttl_seconds)
             await _outcome(self._keep(lease))
         return Token(self._journal.epoch, lease.grant.number), self._told(lease)
 
     async def settled(self) -> None:
         """Wait until the newest grant is durable. Raises a `StorageError` when it cannot be."""
         if self._settling:
-            await _outcome(self._settling)
+            await _outcome(self._settling[-1])
+
+    @property
+    def settling(self) -> "Settling | None":
+        """The newest grant on its way to the disk."""
+        return self._settling[-1] if self._settling else None
+
+    def answer_overdue(self, last: "Settling", error: StorageSlowError) -> None:
+        """Answer those who wait for this grant or an earlier one. The grants go on: they will count, or not."""
+        if last in self._settling:
+            for settling in self._settling:
+                if not settling.done():
+                    settling.set_result(error)
+                if settling is last:
+                    return
+
+    def _refuse_overload(self) -> None:
+        if self._settling and self._settling[0].done():  # nobody waits for it any more, so they would pile up
+            raise OverloadedError("an earlier change of the writer waits for the disk still; try again in a moment")
 
     async def refusal(self, reason: Reason) -> FencedError:
         """The error for a claim that was broken so; it names no holder that a crash could take back."""
         await self.settled()
         return FencedError(FENCED[reason], self.holder)
 
-    def _keep(self, lease: _Lease) -> "asyncio.Future[StorageError | None]":
-        settling = self._settling = asyncio.get_running_loop().create_future()
+    def _keep(self, lease: _Lease) -> "Settling":
+        settling: Settling = asyncio.get_running_loop().create_future()
+        self._settling.append(settling)
         self._newest = lease
 
         def noted(error: StorageError | None) -> None:
@@ -168,9 +201,9 @@ class Fence:
                 self._newest = self._durable
             else:
                 self._durable = lease
-            if self._settling is settling:
-                self._settling = None
-            settling.set_result(error)
+            self._settling.remove(settling)
+            if not settling.done():
+                settling.set_result(error)
 
         self._journal.note(_NOTE, _encode(lease.grant), noted)
         return settling
@@ -181,7 +214,7 @@ class Fence:
 
 
 def _next(before: Grant | None, name: str, ttl_seconds: float, request: str | None) -> Grant:
-    """What is granted after `before`: a new number, but to its own holder."""
+    """What is granted after `before`: a new number, but to its own holder. `request`: one that is to be known again."""
     requests = () if request is None else (request,)
     if before is None:
         return Grant(1, name, ttl_seconds, time.time(), requests)
@@ -191,7 +224,7 @@ def _next(before: Grant | None, name: str, ttl_seconds: float, request: str | No
     return Grant(before.number + 1, name, ttl_seconds, time.time(), requests)
 
 
-async def _outcome(settling: "asyncio.Future[StorageError | None]") -> None:
+async def _outcome(settling: "Settling") -> None:
     error = await asyncio.shield(settling)
     if error:
         raise error

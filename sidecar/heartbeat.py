@@ -12,7 +12,7 @@ import structlog
 
 from sidecar.checks import Check
 from sidecar.conflicts import Expectation
-from sidecar.errors import IllegalTransitionError, OverloadedError, StateVersionError, StorageError
+from sidecar.errors import IllegalTransitionError, InvalidSnapshotError, OverloadedError, StateVersionError, StorageError
 from sidecar.store import AsyncStateStore, Stored
 from sidecar.units import Terms
 
@@ -145,7 +145,7 @@ class Heartbeat:
             await self._store.transition(will.state, will.reason, expected, source_module=SOURCE_MODULE)
         except StateVersionError:
             return Outcome.OVERTAKEN
-        except IllegalTransitionError:
+        except (IllegalTransitionError, InvalidSnapshotError):  # or the versions are used up
             return Outcome.REFUSED
         except (StorageError, OverloadedError):
             return Outcome.FAILED

@@ -167,6 +167,7 @@ class Service:
             max_body_bytes=config.writes.max_body_bytes,
             max_requests=config.api.limits.requests,
             require_precondition=config.writes.require_precondition,
+            write_seconds=float(config.writes.timeout_seconds),
         )
         api_server = Server(api, wiring.api_limits(config), listeners.of("api"), make_request=api.request)
         api_at = await listen(

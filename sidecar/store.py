@@ -41,7 +41,7 @@ from sidecar.errors import (
     StorageSlowError,
     UnknownStateError,
 )
-from sidecar.fencing import Claim, Fence
+from sidecar.fencing import Claim, Fence, Settling
 from sidecar.idempotency import DEFAULT_MAX_KEYS, DEFAULT_TTL_SECONDS, Requests
 from sidecar.journal import Entry, Journal, Request
 from sidecar.journal.memory import MemoryJournal
@@ -478,20 +478,22 @@ class AsyncStateStore:
         self.conflicts.add(Conflict.now(ConflictKind.MASKED, reason, document, None, against))
 
     async def answer_overdue(self, timeout_seconds: float) -> None:
-        """Answer those whose write has waited for the disk that long, or up to a quarter longer. A core task; never ends.
+        """Answer those who have waited for the disk that long, or up to a quarter longer. A core task; never ends.
 
-        The write goes on: it will count or not, and its key will tell.
+        What they wait for goes on: a write will count or not, and its key will tell.
         """
-        newest: deque[_Pending | None] = deque([None] * _LOOKS, maxlen=_LOOKS + 1)
+        newest: deque[tuple[_Pending | None, Settling | None]] = deque([(None, None)] * _LOOKS, maxlen=_LOOKS + 1)
         while True:
             await asyncio.sleep(timeout_seconds / _LOOKS)
-            newest.append(self._in_flight[-1] if self._in_flight else None)
-            overdue = newest[0]
+            newest.append((self._in_flight[-1] if self._in_flight else None, self.fence.settling))
+            overdue, settling = newest[0]
+            error = StorageSlowError(f"the disk has not answered for {timeout_seconds:g} s; the write may or may not count")
             if overdue and overdue in self._in_flight:
-                self._answer_up_to(overdue, timeout_seconds)
+                self._answer_up_to(overdue, error)
+            if settling:
+                self.fence.answer_overdue(settling, error)
 
-    def _answer_up_to(self, last: _Pending, timeout_seconds: float) -> None:
-        error = StorageSlowError(f"the disk has not answered for {timeout_seconds:g} s; the write may or may not count")
+    def _answer_up_to(self, last: _Pending, error: StorageSlowError) -> None:
         for pending in self._in_flight:
             for waiter in pending.waiters:
                 if not waiter.done():

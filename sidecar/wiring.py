@@ -68,10 +68,11 @@ def gate(
     api: Api, refused: Callable[[], None], tls: Tls | None
 ) -> Callable[[Callable[[], asyncio.Protocol]], asyncio.Protocol] | None:
     """What stands before each connection; None: whoever can connect is let in."""
-    if tls:
-        return partial(Handshake, tls.outer, float(api.limits.header_timeout_seconds))
     peers = Peers(api.socket.uids, api.socket.gids)
-    return partial(Doorkeeper, peers, refused) if any(peers) else None
+    handshake = partial(Handshake, tls.outer, float(api.limits.header_timeout_seconds)) if tls else None
+    if not any(peers):
+        return handshake
+    return lambda serve: Doorkeeper(peers, refused, partial(handshake, serve) if handshake else serve)
 
 
 def browsers(api: Api) -> Browsers:

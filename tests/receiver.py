@@ -320,7 +320,7 @@ class Sender:
     async def register(self, subscriber_id: str, url: str, **settings):
         """The subscriber, registered with its receiver's secret known to the tests."""
         settings.setdefault("secret", SECRET)
-        subscriber, _ = await self.dispatcher.register(subscriber_id, Settings(url, **settings))
+        subscriber, *_ = await self.dispatcher.register(subscriber_id, Settings(url, **settings))
         return subscriber
 
     async def write(self, count: int = 1) -> None:

@@ -79,7 +79,7 @@ def test_a_subscriber_can_begin_anew_with_the_latest(api, hook):
     assert (3, 0, 0, True) == tuple(data[key] for key in ("revision", "previous_revision", "skipped", "initial"))
 
 
-@pytest.mark.parametrize("begin", ["0", "3", "-1", "x", "", "1.0", "9" * 30, "earliest", "%32%32"])
+@pytest.mark.parametrize("begin", ["0", "3", "-1", "x", "", "1.0", "9" * 30, "earliest", "%32%32", "0" * 19 + "1999", "01"])
 def test_where_nothing_is_nobody_can_begin(api, hook, begin):
     """422 at `from`; nobody is registered."""
     answer = api.put(f"/v1/subscribers/console?from={begin}", {"url": hook.url})

@@ -284,7 +284,8 @@ def test_a_stopping_sidecar_keeps_nobody_waiting(tmp_path, hook, aside):
 
 
 QUERIES = [
-    *("wait_acks=", "wait_acks=0", "wait_acks=-1", "wait_acks=some", "wait_acks=1.5", "wait_acks=%C2%B2", "wait_acks=9999999"),
+    *("wait_acks=", "wait_acks=0", "wait_acks=-1", "wait_acks=some", "wait_acks=1.5", "wait_acks=01", "wait_acks=%C2%B2"),
+    "wait_acks=9999999",
     *("wait_acks=all&timeout=", "wait_acks=all&timeout=31s", "wait_acks=all&timeout=2"),
     *("timeout=2s", "wait_acks=all&wait_acks=1", "wait_acks=all&dry_run=true"),
 ]

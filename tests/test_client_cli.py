@@ -389,6 +389,8 @@ WRONG = [
     ("state", "set", "IDLE", "--context-data", "[1]"),
     ("state", "set", "IDLE", "--context-data", "@missing"),
     ("state", "watch", "--for", "soon"),
+    ("state", "watch", "--count", "0"),
+    ("state", "history", "--limit", "0"),
     ("completion", "tcsh"),
 ]
 
@@ -551,6 +553,12 @@ def test_watch_waits_for_a_state(sidecar):
     assert 0 == run(sidecar, "state", "watch", "--until", "IDLE")[0]
     assert 1 == run(sidecar, "state", "watch", "--until", "ACTIVE", "--for", "300ms")[0]
     assert 0 == run(sidecar, "state", "watch", "--for", "300ms")[0]
+
+
+def test_an_idle_watch_keeps_its_connection(sidecar):
+    """`--timeout` is for answers; of a stream, silence is the rule."""
+    code, _, err = run(sidecar, "state", "watch", "--timeout", "100ms", "--for", "1s")
+    assert (0, "") == (code, err)
 
 
 def test_watch_goes_on_over_a_restart_and_shows_a_gap(tmp_path):

@@ -140,7 +140,7 @@ async def test_an_evicted_subscriber_resumes_from_its_cursor_when_it_registers_a
     await sender.write()
     await sender.until(lambda: subscriber.status is Status.EVICTED)
     await sender.write(2)
-    resumed, added = await sender.dispatcher.register("console", Settings(receiver.url))
+    resumed, added, _ = await sender.dispatcher.register("console", Settings(receiver.url))
     await sender.delivered("console")
 
     assert added

@@ -14,7 +14,7 @@ from sidecar.api.routing import Scope
 from sidecar.client.problems import error_of, problem_in
 from sidecar.conflicts import Reason
 from sidecar.database import Database
-from sidecar.errors import FencedError, StorageFullError, WriterHeldError
+from sidecar.errors import FencedError, OverloadedError, StorageFullError, StorageSlowError, WriterHeldError
 from sidecar.fencing import Claim, Fence, Token
 from sidecar.journal.sqlite import SqliteJournal
 from sidecar.snapshot import FsmState
@@ -184,6 +184,19 @@ async def test_the_newest_token_is_known_after_a_restart(tmp_path, clock):
         assert Token(first.epoch, 2) == await granted(fence, "new")
 
 
+async def test_the_newest_time_to_live_is_known_after_a_restart(tmp_path, clock):
+    """Not that with which the lease was taken."""
+    async with Database(tmp_path / "journal.db") as database:
+        fence = Fence(SqliteJournal(database), clock=clock)
+        assert await granted(fence, "old", 2.0) == await granted(fence, "old", 100.0)
+    async with Database(tmp_path / "journal.db") as database:
+        fence = Fence(SqliteJournal(database), clock=clock)
+        await fence.recover()
+        clock.now += 99
+        with pytest.raises(WriterHeldError):
+            await granted(fence, "new")
+
+
 # --- on its way to the disk ---
 
 
@@ -225,6 +238,31 @@ async def test_a_takeover_is_answered_when_no_older_write_is_on_its_way(clock):
     assert after.done()
     with pytest.raises(FencedError):
         await after
+
+
+async def test_a_disk_that_hangs_keeps_no_writer_waiting_for_ever(clock):
+    """Who takes the lease, renews it or writes without it is answered; no further lease piles up; and the last one counts."""
+    journal = HeldJournal()
+    fence = Fence(journal, clock=clock)
+    store = AsyncStateStore(journal=journal, fence=fence)
+    wishes = [
+        *(granted(fence, name, takeover=True) for name in ("old", "new")),
+        granted(fence, "new"),
+        write(store, FsmState.IDLE, "", Claim(Token("held", 1))),
+    ]
+    waiting = [asyncio.ensure_future(wish) for wish in wishes]
+    await turn()
+    patience = asyncio.create_task(store.answer_overdue(0.001))
+
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [StorageSlowError] * 4 == [type(outcome) for outcome in outcomes]
+    with pytest.raises(OverloadedError):
+        await granted(fence, "third", takeover=True)
+    patience.cancel()
+    while journal.waiting:
+        journal.settle()
+    assert ("new", 2) == (fence.holder.name, fence.number)
+    assert 2 == (await granted(fence, "new")).number
 
 
 class Model:

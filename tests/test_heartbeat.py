@@ -14,8 +14,8 @@ from sidecar.heartbeat import Heartbeat, Outcome, Will
 from sidecar.journal.memory import MemoryJournal
 from sidecar.journal.sqlite import SqliteJournal
 from sidecar.machine import Machine
-from sidecar.snapshot import FsmState
-from sidecar.store import AsyncStateStore
+from sidecar.snapshot import FsmSnapshot, FsmState
+from sidecar.store import MAX_VERSION, AsyncStateStore
 
 WILL = Will(FsmState.ERROR_STATE, "AGENT_LOST", frozenset({"SHUTDOWN"}))
 LADDER = {FsmState.IDLE: [FsmState.ACTIVE, FsmState.ERROR_STATE], FsmState.ACTIVE: [FsmState.IDLE]}
@@ -121,6 +121,15 @@ async def test_the_machine_is_not_forced():
     """Counted as refused, and said once."""
     agent = Agent(machine=Machine(transitions=LADDER))
     await agent.go(FsmState.ACTIVE)
+    agent.heartbeat.beat(10.0)
+    for _ in range(3):
+        assert "ACTIVE" == (await agent.look_after(10))[0]
+    assert {"refused": 1} == agent.outcomes
+
+
+async def test_a_will_that_finds_no_version_left_is_refused(agent):
+    """The last version may be the agent's: the sidecar goes on without its will."""
+    await agent.store.set(FsmSnapshot(MAX_VERSION, FsmState.ACTIVE))
     agent.heartbeat.beat(10.0)
     for _ in range(3):
         assert "ACTIVE" == (await agent.look_after(10))[0]
@@ -289,6 +298,11 @@ def test_a_heartbeat_has_a_time_within_bounds(start, wish):
     sidecar = start()
     problem_of(sidecar.api.post("/v1/heartbeat", wish), 422, "invalid")
     assert "fsm_heartbeat_expires_timestamp_seconds 0.0" in sidecar.ops.get("/metrics").body.decode()
+
+
+def test_a_heartbeat_without_a_body_has_no_encoding_either(start):
+    """415: what is in it would not be what it seems."""
+    problem_of(start().api.post("/v1/heartbeat", content_encoding="gzip"), 415, "unsupported-media-type")
 
 
 def test_where_writes_are_exclusive_only_the_writer_gives_signs_of_life(start):

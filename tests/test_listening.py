@@ -173,6 +173,28 @@ def test_the_api_speaks_tls_and_nothing_else(start, ours, theirs):
         Client(address).get("/v1/state")
 
 
+@pytest.mark.parametrize("admitted", [True, False])
+def test_the_kernel_says_who_may_shake_hands(tmp_path, path, ours, admitted):
+    """TLS on a Unix socket changes nothing of who may connect to it."""
+    section = at(path, uids=[os.getuid() + (not admitted)])
+    section["api"]["tls"] = ours.server()
+    with running(written(tmp_path, **section)) as sidecar:
+        sidecar.wait_for("ready")
+        with closing(socket.socket(socket.AF_UNIX)) as connection:
+            connection.settimeout(10)
+            connection.connect(path)
+            try:
+                with ours.context().wrap_socket(connection, server_hostname="localhost") as secured:
+                    secured.sendall(b"GET /v1/state HTTP/1.1\r\nHost: a\r\n\r\n")
+                    got = secured.recv(12)
+            except OSError:
+                got = b""
+
+        assert (b"HTTP/1.1 200" if admitted else b"") == got
+        refused = 0 if admitted else 1
+        assert eventually(lambda: of(sidecar, "fsm_http_auth_failures_total", reason="peer") == refused)
+
+
 def test_who_does_not_shake_hands_is_not_waited_for(start, ours):
     """As for the head of a request: api.limits.header_timeout."""
     section = tls(**ours.server())["api"] | {"limits": {"header_timeout": "300ms"}}

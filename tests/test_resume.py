@@ -48,7 +48,7 @@ async def test_everything_about_a_subscriber_survives_a_restart(database):
     """Settings, secret, cursor, status, failures, outcome: the same as before, in the same order."""
     roster, _ = await loaded(database)
     for n, status in enumerate(Status):
-        each, _ = await roster.register(f"r{n}", Settings(URL, timeout_seconds=n + 0.5, max_lag=n))
+        each, *_ = await roster.register(f"r{n}", Settings(URL, timeout_seconds=n + 0.5, max_lag=n))
         each.cursor, each.failures, each.failing_seconds, each.last_success_at = n or None, n, n * 10.0, n * 1e9
         roster.record(each, Attempt(Outcome.SERVER_ERROR, 503, 0.1))
         if status is Status.EVICTED:
@@ -67,7 +67,7 @@ async def test_places_are_as_they_were_before_a_restart(database):
     """The evicted have none, and the suspended are not active."""
     roster, audience = await loaded(database)
     for status in Status:
-        each, _ = await roster.register(f"is-{status}", Settings(URL))
+        each, *_ = await roster.register(f"is-{status}", Settings(URL))
         roster.set_status(each, status)
     roster.evict(roster.get("is-evicted"), Reason.GONE)
     _, again = await loaded(database)
@@ -130,7 +130,7 @@ async def test_a_removal_that_the_disk_refused_is_not_half_a_removal(database):
 async def test_what_could_not_be_saved_is_saved_once_there_is_room(database):
     """A full disk takes the cursors with what shares their commit; they are not given up."""
     (roster, _), failed = await loaded(database), asyncio.Event()
-    console, _ = await roster.register("console", Settings(URL))
+    console, *_ = await roster.register("console", Settings(URL))
     await database.execute("PRAGMA max_page_count = 20", ())
     async with busy(database):
         database.write("INSERT INTO subscribers VALUES ('', zeroblob(1000000))", (), lambda error: failed.set())

@@ -50,7 +50,7 @@ def ids(subscribers):
 
 async def test_a_new_subscriber_is_active_and_has_acknowledged_nothing(roster):
     """It is told that it was added, and takes a place."""
-    subscriber, added = await roster.register("console", Settings(URL, timeout_seconds=3.0, max_lag=7))
+    subscriber, added, _ = await roster.register("console", Settings(URL, timeout_seconds=3.0, max_lag=7))
 
     assert added
     assert (Status.ACTIVE, None, 0, False) == (subscriber.status, subscriber.cursor, subscriber.failures, subscriber.configured)
@@ -62,9 +62,9 @@ async def test_a_new_subscriber_is_active_and_has_acknowledged_nothing(roster):
 
 async def test_registering_again_changes_the_settings_and_nothing_else(roster):
     """Idempotent: one subscriber, one place, and it stays where it is in the journal."""
-    first, _ = await roster.register("console", Settings(URL, max_lag=7))
+    first, *_ = await roster.register("console", Settings(URL, max_lag=7))
     first.cursor, first.failures = 5, 2
-    second, added = await roster.register("console", Settings(OTHER, timeout_seconds=3.0))
+    second, added, _ = await roster.register("console", Settings(OTHER, timeout_seconds=3.0))
 
     assert not added
     assert first is second
@@ -75,8 +75,8 @@ async def test_registering_again_changes_the_settings_and_nothing_else(roster):
 
 async def test_a_secret_is_made_when_none_is_given_and_kept_until_another_is(roster):
     """Each subscriber has its own; changing the URL does not change it."""
-    console, _ = await roster.register("console", Settings(URL))
-    other, _ = await roster.register("other", Settings(URL))
+    console, *_ = await roster.register("console", Settings(URL))
+    other, *_ = await roster.register("other", Settings(URL))
     made = console.settings.secret
     await roster.register("console", Settings(OTHER))
     kept = console.settings.secret
@@ -89,7 +89,7 @@ async def test_a_secret_is_made_when_none_is_given_and_kept_until_another_is(ros
 
 async def test_a_refused_endpoint_changes_nothing(roster):
     """Neither for a new subscriber nor for a known one; it is counted."""
-    console, _ = await roster.register("console", Settings(URL))
+    console, *_ = await roster.register("console", Settings(URL))
     for each in ("console", "new"):
         with pytest.raises(EndpointRefusedError):
             await roster.register(each, Settings("ftp://127.0.0.1/"))
@@ -113,7 +113,7 @@ async def test_nobody_unknown_is_found(roster):
 async def test_a_full_roster_takes_nobody_new(database):
     """Refused and counted; who is known can still change, and a place that comes free can be taken."""
     roster = await Kept.on(database, limit=2)
-    console, _ = await roster.register("console", Settings(URL))
+    console, *_ = await roster.register("console", Settings(URL))
     await roster.register("other", Settings(URL))
     with pytest.raises(SubscriberLimitError) as refused:
         await roster.register("new", Settings(URL))
@@ -130,7 +130,7 @@ async def test_a_full_roster_takes_nobody_new(database):
 async def test_an_evicted_subscriber_gives_its_place_to_others(database):
     """When it comes back it needs one again; until then its tombstone is untouched."""
     roster = await Kept.on(database, limit=1)
-    old, _ = await roster.register("old", Settings(URL, SECRET))
+    old, *_ = await roster.register("old", Settings(URL, SECRET))
     roster.evict(old, Reason.FAILING)
     await roster.register("new", Settings(URL))
     with pytest.raises(SubscriberLimitError):
@@ -156,14 +156,23 @@ async def test_one_id_that_registers_many_times_at_once_is_one_subscriber(roster
     """One place, one secret; exactly one of them was the first, and what it is told is what holds."""
 
     async def told():
-        subscriber, added = await roster.register("console", Settings(URL))
-        return added, subscriber.settings.secret
+        subscriber, added, made = await roster.register("console", Settings(URL))
+        return added, made, subscriber.settings.secret
 
     answers = await asyncio.gather(*(told() for _ in range(10)))
+    secret = roster.get("console").settings.secret
 
-    assert [True] + [False] * 9 == sorted((added for added, _ in answers), reverse=True)
-    assert {roster.get("console").settings.secret} == {secret for _, secret in answers}
+    assert [(True, secret, secret)] + [(False, None, secret)] * 9 == sorted(answers, key=lambda each: not each[0])
     assert ["console"] == ids(roster) == roster.audience.subscriber_ids
+
+
+async def test_who_registers_behind_a_removal_is_told_its_new_secret(roster):
+    """The old one has gone with the subscriber."""
+    await roster.register("console", Settings(URL, SECRET))
+    _, again = await asyncio.gather(roster.remove("console"), roster.register("console", Settings(URL)))
+
+    assert (True, again.subscriber.settings.secret) == (again.added, again.made_secret)
+    assert SECRET != again.made_secret
 
 
 # --- removing, and tombstones ---
@@ -172,11 +181,11 @@ async def test_one_id_that_registers_many_times_at_once_is_one_subscriber(roster
 async def test_a_removed_subscriber_is_forgotten(database):
     """Also by the next process; registered again, it starts from the beginning."""
     roster = await Kept.on(database)
-    console, _ = await roster.register("console", Settings(URL))
+    console, *_ = await roster.register("console", Settings(URL))
     console.cursor = 5
     await roster.remove("console")
     forgotten = ids(roster), ids(await Kept.on(database)), len(roster.audience)
-    again, added = await roster.register("console", Settings(URL))
+    again, added, _ = await roster.register("console", Settings(URL))
 
     assert ([], [], 0) == forgotten
     assert (None, True) == (again.cursor, added)
@@ -185,7 +194,7 @@ async def test_a_removed_subscriber_is_forgotten(database):
 async def test_a_tombstone_keeps_what_is_needed_to_understand_and_to_resume(roster):
     """Id, cursor, reason, time and last outcome; it is listed, but not served."""
     before = time.time()
-    console, _ = await roster.register("console", Settings(URL, SECRET))
+    console, *_ = await roster.register("console", Settings(URL, SECRET))
     console.cursor = 5
     roster.record(console, Attempt(Outcome.SERVER_ERROR, 503, 0.1))
     roster.evict(console, Reason.FAILING)
@@ -200,10 +209,10 @@ async def test_a_tombstone_keeps_what_is_needed_to_understand_and_to_resume(rost
 
 async def test_who_registers_again_is_brought_back_from_its_tombstone(roster):
     """With its cursor and its secret, without its failures."""
-    console, _ = await roster.register("console", Settings(URL, SECRET))
+    console, *_ = await roster.register("console", Settings(URL, SECRET))
     console.cursor, console.failures, console.failing_seconds = 5, 10, 900.0
     roster.evict(console, Reason.FAILING)
-    resumed, added = await roster.register("console", Settings(OTHER))
+    resumed, added, _ = await roster.register("console", Settings(OTHER))
 
     assert added
     assert (Status.ACTIVE, 5, SECRET) == (resumed.status, resumed.cursor, resumed.settings.secret)
@@ -227,7 +236,7 @@ async def test_no_more_tombstones_are_kept_than_subscribers(database):
     """The oldest go first: ids that come and go do not fill the memory."""
     roster = await Kept.on(database, limit=3)
     for n in range(7):
-        subscriber, _ = await roster.register(f"r{n}", Settings(URL))
+        subscriber, *_ = await roster.register(f"r{n}", Settings(URL))
         roster.evict(subscriber, Reason.GONE)
     roster.drop_old_tombstones()
 
@@ -300,7 +309,7 @@ async def test_what_the_config_file_owns_is_not_changed_elsewhere(roster):
         await roster.remove("console")
     settings = roster.get("console").settings
     roster.configure([])
-    subscriber, added = await roster.register("console", Settings(OTHER))
+    subscriber, added, _ = await roster.register("console", Settings(OTHER))
 
     assert Settings(URL) == settings
     assert (True, False, OTHER) == (added, subscriber.configured, subscriber.settings.url)

@@ -158,6 +158,36 @@ def test_writes_that_wait_for_the_disk_keep_no_reader_out(slow):
     assert 200 == sidecar.api.put("/v1/state", IDLE).status
 
 
+def test_whoever_changes_something_else_does_not_wait_for_ever_either(slow):
+    """Leases and subscribers: within `writes.timeout` 503, the outcome unknown; and it counts when the disk is back."""
+    api = slow(timeout="50ms").api
+    lease, subscriber = {"name": "new", "takeover": True}, {"url": "http://127.0.0.1:9/"}
+    for answer in api.post("/v1/writer", lease), api.put("/v1/subscribers/console", subscriber):
+        assert "unknown" == problem_of(answer, 503, "storage-slow")["outcome"]
+    assert 200 == api.get("/v1/state").status
+    eventually(lambda: (holder := api.get("/v1/writer").json["holder"]) and holder["name"] == "new")
+    eventually(lambda: api.get("/v1/subscribers").json["subscribers"])
+    problem_of(api.delete("/v1/subscribers/console"), 503, "storage-slow")
+    eventually(lambda: not api.get("/v1/subscribers").json["subscribers"])
+
+
+def test_changes_that_wait_for_the_disk_keep_no_reader_out(slow):
+    """They have places as writes have, also after their callers were answered; one beyond them is refused."""
+    sidecar = slow(limits={"requests": 2}, timeout="20ms")
+    change = {"url": "http://127.0.0.1:9/"}
+
+    def meanwhile():
+        """What a read and a third change are answered, if the others were waiting still; else None."""
+        names = [f"r{time.monotonic_ns()}" for _ in range(3)]
+        statuses = [sidecar.api.put(f"/v1/subscribers/{name}", change).status for name in names[:2]]
+        answers = sidecar.api.get("/v1/state"), sidecar.api.put(f"/v1/subscribers/{names[2]}", change)
+        return answers if [503, 503] == statuses and "storage-slow" not in answers[1].json["type"] else None
+
+    read, further = eventually(meanwhile)
+    assert 200 == read.status
+    problem_of(further, 503, "overloaded")
+
+
 def test_concurrent_writes_share_commits(slow):
     """All that wait while the disk is busy become durable together."""
     sidecar, writers = slow(), 32

@@ -413,6 +413,28 @@ async def test_a_watch_waits_for_a_sidecar_that_is_busy():
         assert [7] == [each.revision for each in await seen(events, 1)]
 
 
+async def test_a_sidecar_may_come_back_with_another_machine(tmp_path):
+    """A client that was not told the states asks for them again: it reads, watches and feeds its queues on."""
+    api = {"listen": f"127.0.0.1:{free_port()}"}
+
+    def machine(*states):
+        fsm = {"states": ["BOOTING", *states], "initial": "BOOTING"}
+        return written(tmp_path, api=api, journal=on_disk(tmp_path), fsm=fsm)
+
+    async with StateClient(f"http://{api['listen']}") as store, contextlib.aclosing(store.watch()) as events:
+        with running(machine("IDLE")):
+            queue = await store.subscribe("reader")
+            await seen(events, 1)
+        with running(machine("IDLE", "CHARGING")) as process:
+            await asyncio.to_thread(process.api.put, "/v1/state", {"state": "CHARGING"})
+            states = [(await seen(events, 1))[0].snapshot.state.name, (await store.get()).state.name]
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                states += [(await queue.get()).state.name for _ in range(2)]
+            states += [each.snapshot.state.name async for each in store.history()]
+
+    assert ["CHARGING", "CHARGING", "BOOTING", "CHARGING", "BOOTING", "CHARGING"] == states
+
+
 async def test_a_queue_is_fed_over_a_restart(tmp_path):
     """Readers notice nothing but the time."""
     config = written(tmp_path, api={"listen": f"127.0.0.1:{free_port()}"}, journal=on_disk(tmp_path))

@@ -167,12 +167,21 @@ def build_api(
     max_body_bytes: int,
     max_requests: int,
     require_precondition: bool,
+    write_seconds: float,
 ) -> Api:
     """The API over these parts."""
     states = list(store.machine.states.__members__)
     description = cache(lambda guarded: msgspec.json.encode(openapi(DEFINITIONS, states, guarded=guarded)))
     parts = Parts(
-        store, dispatcher, backups, watchers, heartbeat, about, lambda: description(access.guarded), require_precondition
+        store,
+        dispatcher,
+        backups,
+        watchers,
+        heartbeat,
+        about,
+        lambda: description(access.guarded),
+        require_precondition,
+        write_seconds,
     )
     limits = {"max_body_bytes": max_body_bytes, "max_requests": max_requests}
     return Api(parts, metrics, access, browsers, draining=draining, stopping=stopping, **limits)

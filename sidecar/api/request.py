@@ -1,21 +1,27 @@
 """A request as the handlers get it: with the parts of the sidecar that answer it."""
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
+import structlog
 from aiohttp import web
 
 from sidecar.access import ANYBODY, Access, Caller, Door, Scope
 from sidecar.api.answer import NO_HEADERS
 from sidecar.backup import Backups
 from sidecar.dispatch.dispatcher import Dispatcher
-from sidecar.errors import OverloadedError
+from sidecar.errors import OverloadedError, StorageSlowError
 from sidecar.heartbeat import Heartbeat
 from sidecar.serving.request import Request as BareRequest
 from sidecar.store import AsyncStateStore
 from sidecar.watchers import Watchers
+
+Changed = TypeVar("Changed")
+
+_log = structlog.get_logger("api")
 
 
 class About(NamedTuple):
@@ -37,6 +43,7 @@ class Parts(NamedTuple):
     about: About
     description: Callable[[], bytes]
     require_precondition: bool
+    write_seconds: float
 
 
 class InFlight:
@@ -49,10 +56,11 @@ class InFlight:
         self.limit = limit
         self.now = 0
         self._at_disk = 0
+        self._overdue: set[asyncio.Task[Any]] = set()
 
     def go_to_disk(self) -> None:
         """One of those that are answered waits for the disk from now on. Raises `OverloadedError`."""
-        if self._at_disk >= self.limit:
+        if self._at_disk + len(self._overdue) >= self.limit:
             self.refuse()
         self._at_disk += 1
         self.now -= 1
@@ -61,6 +69,16 @@ class InFlight:
         """It is back."""
         self._at_disk -= 1
         self.now += 1
+
+    def leave_at_disk(self, task: "asyncio.Task[Any]") -> None:
+        """Its caller has been answered, and it goes on in the place that it has."""
+        self._overdue.add(task)
+        task.add_done_callback(self._come_late)
+
+    def _come_late(self, task: "asyncio.Task[Any]") -> None:
+        self._overdue.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            _log.warning("late_change_failed", error=str(error))
 
     def refuse(self) -> NoReturn:
         """There are more than may be."""
@@ -105,6 +123,28 @@ class Request(BareRequest):
         """Raises `AccessError` once the caller may not read any more. For those who stay while tokens come and go."""
         if self.access.guarded:
             self.access.judge(self.headers.getall("Authorization", ()), Scope.READ, self.door)
+
+    @contextmanager
+    def at_disk(self) -> Iterator[None]:
+        """The block waits for the disk. Raises `OverloadedError`."""
+        self.in_flight.go_to_disk()
+        try:
+            yield
+        finally:
+            self.in_flight.come_from_disk()
+
+    async def carried_out(self, change: Callable[[], Coroutine[Any, Any, Changed]]) -> Changed:
+        """What a change gives that waits for the disk. It goes on when that takes too long: it will count, or not.
+
+        Raises `StorageSlowError` then, and `OverloadedError`.
+        """
+        with self.at_disk():
+            task = asyncio.create_task(change())
+            await asyncio.wait([task], timeout=self.parts.write_seconds)
+        if task.done():
+            return task.result()
+        self.in_flight.leave_at_disk(task)
+        raise StorageSlowError(f"the disk has not answered for {self.parts.write_seconds:g} s; the change may or may not count")
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

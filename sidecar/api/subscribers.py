@@ -1,5 +1,6 @@
 """Registering, inspecting and removing webhook subscribers."""
 
+import re
 import secrets
 
 from aiohttp import web
@@ -20,6 +21,7 @@ from sidecar.errors import (
     InvalidError,
     StorageFailedError,
     StorageFullError,
+    StorageSlowError,
     SubscriberLimitError,
     UnknownSubscriberError,
 )
@@ -32,6 +34,9 @@ routes = Routes()
 _subscriber_write = wire.Body(wire.SubscriberWrite)
 _new_subscriber = wire.Body(wire.NewSubscriber)
 
+_REVISION = "[1-9][0-9]{0,15}"
+_is_revision = re.compile(_REVISION).fullmatch
+
 _id = InPath(
     "id",
     "The subscriber's id.",
@@ -41,7 +46,7 @@ _id = InPath(
 _from = InQuery(
     "from",
     "Where its deliveries begin: a revision, or `latest`. Without it they go on where they stood.",
-    {"type": "string", "pattern": "^(latest|[1-9][0-9]{0,15})$"},
+    {"type": "string", "pattern": f"^(latest|{_REVISION})$"},
     raises=(CompactedError, InvalidError),
 )
 _LOCATION = AnswerHeader("Location", "The subscriber's path.", {"type": "string", "format": "uri-reference"})
@@ -52,6 +57,7 @@ _REGISTERING = (
     SubscriberLimitError,
     ConfiguredSubscriberError,
     StorageFailedError,
+    StorageSlowError,
     StorageFullError,
 )
 
@@ -88,13 +94,12 @@ async def _register(request: Request, subscriber_id: str, change: wire.Subscribe
     dispatcher = request.parts.dispatcher
     settings = _settings(request, change)
     start = _start(request, settings)
-    secret_is_made = change.secret is None and not dispatcher.roster.has_secret(subscriber_id)
-    subscriber, added = await dispatcher.register(subscriber_id, settings, start)
-    view = _view(request, subscriber)
-    if secret_is_made and subscriber.settings.secret:
-        view = replace(view, secret=subscriber.settings.secret)  # told once, to whoever registered first
+    registered = await request.carried_out(lambda: dispatcher.register(subscriber_id, settings, start))
+    view = _view(request, registered.subscriber)
+    if registered.made_secret:
+        view = replace(view, secret=registered.made_secret)  # told once, to whoever registered first
     headers = {"Location": f"/v1/subscribers/{subscriber_id}"}
-    return wire.answer(view, status=201 if added else 200, headers=headers)
+    return wire.answer(view, status=201 if registered.added else 200, headers=headers)
 
 
 def _settings(request: Request, change: wire.SubscriberWrite) -> Settings:
@@ -119,7 +124,7 @@ def _start(request: Request, settings: Settings) -> Start | None:
     if text in (None, "latest"):
         return Start(None) if text else None
     journal = request.parts.store.journal
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:20]) <= journal.head + 1):
+    if not (_is_revision(text) and int(text) <= journal.head + 1):
         raise InvalidError(f"expected latest, or a revision from 1 to {journal.head + 1}", path="from")
     revision = int(text)
     if revision < journal.oldest:
@@ -157,11 +162,12 @@ async def get_subscriber(request: Request) -> web.StreamResponse:
     Scope.SUBSCRIBE,
     takes=(_id,),
     answers={204: Reply("It is gone.")},
-    raises=(UnknownSubscriberError, ConfiguredSubscriberError, StorageFailedError, StorageFullError),
+    raises=(UnknownSubscriberError, ConfiguredSubscriberError, StorageFailedError, StorageSlowError, StorageFullError),
 )
 async def delete_subscriber(request: Request) -> web.StreamResponse:
     """Remove a subscriber, and forget how far it got."""
-    await request.parts.dispatcher.remove(_id.read(request))
+    subscriber_id = _id.read(request)
+    await request.carried_out(lambda: request.parts.dispatcher.remove(subscriber_id))
     return web.Response(status=204)
 
 
@@ -189,7 +195,8 @@ async def ping_subscriber(request: Request) -> web.StreamResponse:
 )
 async def rotate_secret(request: Request) -> web.StreamResponse:
     """Make a new secret, told once; the old one signs beside it until `previous_valid_until`."""
-    subscriber = await request.parts.dispatcher.roster.rotate(_id.read(request))
+    subscriber_id = _id.read(request)
+    subscriber = await request.carried_out(lambda: request.parts.dispatcher.roster.rotate(subscriber_id))
     until = subscriber.old_secrets[0].until if subscriber.old_secrets else None
     secret = subscriber.settings.secret or ""  # it has one: this one
     return wire.answer(documents.Rotation(subscriber.id, secret, until))

@@ -124,9 +124,11 @@ class Body:
 
     async def read(self, request: Request) -> Any:
         """The body. Raises `MediaTypeError`, `MalformedError`, `InvalidError`, and aiohttp's 413 beyond the limit."""
+        if "Content-Encoding" in request.headers:
+            raise MediaTypeError("send the body without a Content-Encoding", self.media_type)
         if self.optional and not await request.read():
             return self.kind()
-        _check_media_type(request.headers, self.media_type)
+        _check_media_type(request.headers.get("Content-Type", ""), self.media_type)
         body = await request.read()
         try:
             value = self._decode(body)
@@ -186,10 +188,7 @@ def _refuse_duplicate_keys(pairs: _Pairs, path: str) -> None:
         seen.add(key)
 
 
-def _check_media_type(headers: Mapping[str, str], wanted: str) -> None:
-    if "Content-Encoding" in headers:
-        raise MediaTypeError("send the body without a Content-Encoding", wanted)
-    given = headers.get("Content-Type", "")
+def _check_media_type(given: str, wanted: str) -> None:
     if given == wanted:
         return
     media_type, _, parameters = given.partition(";")

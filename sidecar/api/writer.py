@@ -33,7 +33,8 @@ async def post_writer(request: Request) -> web.StreamResponse:
     claim, key = conditions.claim(request), conditions.repeat_key(request)
     wish: wire.Writer = await _writer.read(request)
     ttl = wire.ttl(wish.ttl, request.parts.store.fence.terms)
-    token, holder = await request.parts.store.fence.grant(wish.name, ttl, claim, takeover=wish.takeover, key=key)
+    with request.at_disk():
+        token, holder = await request.parts.store.fence.grant(wish.name, ttl, claim, takeover=wish.takeover, key=key)
     return wire.answer(documents.Lease(holder.name, str(token), holder.expires_at))
 
 

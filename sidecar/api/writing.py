@@ -1,5 +1,6 @@
 """What all writes of the state have in common: what may be asked of them beside their body, and how they are answered."""
 
+import re
 from typing import NamedTuple
 
 import msgspec
@@ -24,11 +25,14 @@ from sidecar.store import Build, Stored
 DEFAULT_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 2.0, 30.0
 """For acknowledgements."""
 
+_SO_MANY = "all|[1-9][0-9]{0,5}"
+_is_so_many = re.compile(_SO_MANY).fullmatch
+
 _dry_run = Flag("dry_run", "Only tell what would be written. Without `wait_acks` and `Idempotency-Key`.")
 _wait_acks = InQuery(
     "wait_acks",
     "Answer when so many subscribers have acknowledged the revision, or `all` of them.",
-    {"type": "string", "pattern": "^(all|[1-9][0-9]{0,5})$"},
+    {"type": "string", "pattern": f"^({_SO_MANY})$"},
 )
 _timeout = Duration("timeout", "How long `wait_acks` waits at most: 2s unless given.", most=LONGEST_WAIT_SECONDS)
 
@@ -122,6 +126,6 @@ def _awaited(request: Request) -> Awaited | None:
         if timeout is not None:
             raise MalformedError("timeout is for wait_acks: how long to wait for acknowledgements")
         return None
-    if asked != "all" and not (asked.isascii() and asked.isdigit() and len(asked) <= 6 and int(asked) >= 1):
+    if not _is_so_many(asked):
         raise MalformedError("wait_acks is all, or a number of subscribers from 1 to 999999")
     return Awaited(None if asked == "all" else int(asked), DEFAULT_WAIT_SECONDS if timeout is None else timeout)

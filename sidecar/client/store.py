@@ -2,10 +2,11 @@
 
 import asyncio
 import ssl as tls
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from enum import IntEnum
-from typing import Any, Self
+from functools import partial
+from typing import Any, Self, TypeVar
 
 import msgspec
 
@@ -31,7 +32,7 @@ from sidecar.client.transport import Answer, Transport
 from sidecar.client.watching import Watch
 from sidecar.client.writing import DRY_RUN, Data, Wait, Writes, merge_patch, move
 from sidecar.conflicts import NO_VERSION, Expectation
-from sidecar.document import document_of, snapshot_of
+from sidecar.document import SnapshotDocument, document_of, snapshot_of
 from sidecar.endpoint import DEFAULT_URL, Endpoint, Token
 from sidecar.errors import InvalidSnapshotError, NoStateError, StateExistsError, StateStoreError
 from sidecar.machine import Machine
@@ -40,6 +41,8 @@ from sidecar.snapshot import FsmSnapshot, FsmState, initial_snapshot
 
 DEFAULT_MAX_SUBSCRIBERS = 1000
 DEFAULT_QUEUE_SIZE = 64
+
+Typed = TypeVar("Typed")
 
 
 class StateClient:
@@ -72,7 +75,8 @@ class StateClient:
             Endpoint.parse(url), Token(token, token_file), timeout=timeout, retry_for=retry_for, ssl=ssl
         )
         self.subscribers = Subscribers(self._transport)
-        self._states = states
+        self._given_states = states
+        self._states: type[IntEnum] | None = None
         self._writes = Writes(self._transport, self._look)
         self._audience = Audience(max_subscribers)
         self._readers = Readers(self._audience, queue_size)
@@ -109,7 +113,7 @@ class StateClient:
         """The current snapshot and what the sidecar's store knows about itself."""
         found = await self._look()
         self._writes.epoch = found.epoch
-        snapshot = None if found.snapshot is None else snapshot_of(found.snapshot, await self.states())
+        snapshot = await self._snapshot_of(found.snapshot)
         meta = found.meta | {"store_metrics": with_queues(found.meta["store_metrics"], self._audience)}
         return snapshot, meta | {"subscriber_count": meta["store_metrics"]["subscriber_count"]}
 
@@ -118,20 +122,34 @@ class StateClient:
 
         Raises `CompactedError` with `oldest` when revisions after `after` are no longer kept.
         """
-        states = await self.states()
         async with aclosing(reading.revisions(self._transport, after, newest)) as revisions:
             async for each in revisions:
-                yield each.typed(states)
+                yield await self._typed(each.typed)
 
     async def conflicts(self) -> list[Conflict]:
         """The last writes that lost or overwrote a state unseen, newest first."""
         return await reading.conflicts(self._transport)
 
     async def states(self) -> type[IntEnum]:
-        """The machine's states: those given, or the sidecar's, which are asked for once."""
+        """The machine's states: those given, or the sidecar's, which are asked for once, and again when there comes another."""
+        if self._given_states is not None:
+            return self._given_states
         if self._states is None:
             self._states = Machine.from_names((await self._machine()).states).states
         return self._states
+
+    async def _typed(self, build: Callable[[type[IntEnum]], Typed]) -> Typed:
+        """What is built with the machine's states: a sidecar may have come back with others."""
+        states = await self.states()
+        try:
+            return build(states)
+        except InvalidSnapshotError:
+            if self._states is states:
+                self._states = None
+            return build(await self.states())
+
+    async def _snapshot_of(self, document: SnapshotDocument | None) -> FsmSnapshot | None:
+        return None if document is None else await self._typed(partial(snapshot_of, document))
 
     async def _look(self) -> MetaAnswer:
         return decoded((await self._transport.ask("GET", "/v1/state/meta")).body, MetaAnswer)
@@ -142,7 +160,7 @@ class StateClient:
     async def _state_in(self, answer: Answer) -> State:
         given = decoded(answer.body, StateAnswer)
         self._writes.epoch = given.epoch
-        return given.typed(await self.states(), replayed="Idempotency-Replayed" in answer.headers)
+        return await self._typed(partial(given.typed, replayed="Idempotency-Replayed" in answer.headers))
 
     # --- writing ---
 
@@ -187,7 +205,7 @@ class StateClient:
         """What `transition` would store now, or the error that it would raise. Nothing is written."""
         body, other = move(to, reason, expected, source_module)
         answer = await self._writes.send("POST", "/v1/transitions", body, other, DRY_RUN)
-        return snapshot_of(decoded(answer.body, DryRunAnswer).snapshot, await self.states())
+        return await self._typed(partial(snapshot_of, decoded(answer.body, DryRunAnswer).snapshot))
 
     async def patch(
         self,
@@ -242,7 +260,7 @@ class StateClient:
         It goes on by itself over lost connections and restarts, and tells each `Gap` before the state behind it. Raises the
         store's errors for a refusal that no later try will change. Endless: leave it with `break`, or close it (`aclosing`).
         """
-        async with aclosing(Watch(self._transport, await self.states(), last).events()) as events:
+        async with aclosing(Watch(self._transport, self._typed, last).events()) as events:
             async for event in events:
                 if isinstance(event, Change):
                     self._writes.epoch = event.epoch
@@ -256,7 +274,7 @@ class StateClient:
         When the reader is slow, the oldest waiting snapshot makes room for the newest, and is counted as failed.
         """
         found = await self._look()
-        snapshot = None if found.snapshot is None else snapshot_of(found.snapshot, await self.states())
+        snapshot = await self._snapshot_of(found.snapshot)
         await self._feed.reach(Position(found.epoch, found.revision), snapshot, self._transport.timeout)
         try:
             return self._readers.join(subscriber_id, max_queue_size, self._feed.newest)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from enum import IntEnum
 
@@ -21,6 +21,9 @@ _AGAIN = frozenset((429, 502, 503, 504))
 
 _log = logging.getLogger(__name__)
 
+Typing = Callable[[Callable[[type[IntEnum]], Change]], Awaitable[Change]]
+"""Builds a change with the machine's states."""
+
 
 class _EndedError(Exception):
     """The connection is over, and a new one is to go on."""
@@ -29,9 +32,9 @@ class _EndedError(Exception):
 class Watch:
     """What a watch sees from `position` on, or with the current state first where there is none."""
 
-    def __init__(self, transport: Transport, states: type[IntEnum], position: Position | None) -> None:
+    def __init__(self, transport: Transport, typed: Typing, position: Position | None) -> None:
         self._transport = transport
-        self._states = states
+        self._typed = typed
         self._position = position
         self._told = False
         self._retry_seconds = 0.0
@@ -44,7 +47,7 @@ class Watch:
                 async with aclosing(self._connection()) as events:
                     async for event in events:
                         failures = 0
-                        for seen in self._seen(event):
+                        for seen in await self._seen(event):
                             yield seen
             except (_EndedError, *FAILURES) as lost:
                 _log.info("watch: %s: %s; goes on after %s", self._transport.endpoint, lost, self._position)
@@ -72,7 +75,7 @@ class Watch:
                 self._retry_seconds = min(parser.retry_seconds or 0.0, _LONGEST_PAUSE_SECONDS)
         raise _EndedError("the connection was closed")
 
-    def _seen(self, event: Event) -> list[Change | Gap]:
+    async def _seen(self, event: Event) -> list[Change | Gap]:
         if event.kind == "gap":
             self._told = True
             return [decoded(event.data, Gap)]
@@ -81,11 +84,15 @@ class Watch:
         if event.kind != "state":  # of a later version
             return []
         data = decoded(event.data, ChangeData)
-        at, told, self._told = self._position, self._told, False
+        at = self._position
         if at and data.epoch == at.epoch and data.revision <= at.revision:
             return []
+        try:
+            change = await self._typed(data.change)
+        except UnavailableError as lost:  # as its states were asked for
+            raise _EndedError(str(lost)) from None
         self._position = Position(data.epoch, data.revision)
-        change = data.change(self._states)
+        told, self._told = self._told, False
         missed = at and (data.epoch != at.epoch or data.revision > at.revision + 1)
         return [_unseen(change, at), change] if at and missed and not told else [change]
 

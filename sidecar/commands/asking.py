@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -57,10 +57,10 @@ class Api:
         """The document in the answer to a `GET`."""
         return self.ask("GET", path, query=query).json
 
-    def stream(self, path: str, silence_seconds: float, headers: Mapping[str, str]) -> Iterator[bytes]:
-        """The answer as it comes."""
+    def stream(self, path: str, patience: Callable[[], float], headers: Mapping[str, str]) -> Iterator[bytes]:
+        """The answer as it comes. `patience` tells before each piece how many seconds it may take."""
         try:
-            answer, pieces = self._place.stream(path, silence_seconds, **headers)
+            answer, pieces = self._place.stream(path, patience, **headers)
         except ValueError as wrong:
             raise _unsent(wrong) from None
         if answer.status != 200:

@@ -84,6 +84,17 @@ def given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def number(least: int) -> Callable[[str], int]:
+    """Reads a number from `least`. Raises `argparse.ArgumentTypeError`."""
+
+    def read(text: str) -> int:
+        if text.isascii() and text.isdigit() and len(text) <= 16 and int(text) >= least:
+            return int(text)
+        raise argparse.ArgumentTypeError(f"expected a number from {least}, got {text}")
+
+    return read
+
+
 def json_object(text: str) -> Any:
     """A value given as JSON, or as `@file` (`@-`: standard input). Raises `argparse.ArgumentTypeError`."""
     import json

@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from sidecar.commands import watch
-from sidecar.commands.connected import Commands, add, add_writer_token, claim, given, json_object, leaves, print_json
+from sidecar.commands.connected import Commands, add, add_writer_token, claim, given, json_object, leaves, number, print_json
 from sidecar.commands.outcomes import EX_NO
 from sidecar.commands.terminal import Cell, ago, brief, clean, clock, moment, table
 
@@ -24,18 +24,18 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     _add_writing(commands)
     watch.add_command(commands)
     history = add(commands, "history", "print the newest revisions, oldest first", _history)
-    history.add_argument("--limit", metavar="N", type=_count, default=20, help="how many, 20 by default, up to 1000")
-    history.add_argument("--after", metavar="REVISION", type=_count, help="those behind this one, instead of the newest")
+    history.add_argument("--limit", metavar="N", type=number(1), default=20, help="how many, 20 by default, up to 1000")
+    history.add_argument("--after", metavar="REVISION", type=number(0), help="those behind this one, instead of the newest")
     conflicts = add(
         commands, "conflicts", "print who lost against whom, and who overwrote whom unseen, newest first", _conflicts
     )
-    conflicts.add_argument("--limit", metavar="N", type=_count, default=20, help="how many, 20 by default")
+    conflicts.add_argument("--limit", metavar="N", type=number(1), default=20, help="how many, 20 by default")
 
 
 def _add_writing(commands: Commands) -> None:
     change = add(commands, "set", "write the state; what the state is about is replaced as a whole", _set, writes=True)
     change.add_argument("state", metavar="STATE")
-    change.add_argument("--version", metavar="N", type=_count, help="the number that it gets; the next one by default")
+    change.add_argument("--version", metavar="N", type=number(1), help="the number that it gets; the next one by default")
     patch = add(commands, "patch", "change some of the data, and keep all the rest; null removes a member", _patch, writes=True)
     for with_data in (change, patch):
         with_data.add_argument(
@@ -49,7 +49,7 @@ def _add_writing(commands: Commands) -> None:
         writing.add_argument("--reason", metavar="TEXT", default="", help="why")
         writing.add_argument("--source", metavar="NAME", default="cli", help="who writes; cli by default")
         only = writing.add_mutually_exclusive_group()
-        only.add_argument("--if-version", metavar="N", type=_count, help="only if this is the current version")
+        only.add_argument("--if-version", metavar="N", type=number(0), help="only if this is the current version")
         only.add_argument("--if-match", metavar="ETAG", help="only if this is the current ETag: epoch and version, k3f9-17")
         only.add_argument("--if-none", action="store_true", help="only if there is no state yet")
         writing.add_argument("--key", metavar="KEY", help="an Idempotency-Key: sent again with the same one, it counts once")
@@ -59,12 +59,6 @@ def _add_writing(commands: Commands) -> None:
         )
         writing.add_argument("--acks-timeout", metavar="TIME", default="2s", help="how long for, at most 30s; 2s by default")
         add_writer_token(writing)
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 16):
-        raise argparse.ArgumentTypeError(f"expected a number from 0, got {text}")
-    return int(text)
 
 
 # --- reading ---
@@ -101,7 +95,7 @@ def _tell(answer: dict[str, Any]) -> None:
 
 
 def _history(api: "Api", options: argparse.Namespace) -> None:
-    limit = min(max(options.limit, 1), MAX_PAGE)
+    limit = min(options.limit, MAX_PAGE)
     place = {"newest": limit} if options.after is None else {"after": options.after, "limit": limit}
     page = api.get("/v1/history", **place)
     if options.json:

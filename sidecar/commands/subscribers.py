@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from sidecar.commands.connected import add, given, print_json
+from sidecar.commands.connected import add, given, number, print_json
 from sidecar.commands.terminal import Cell, clean, moment, style, table
 from sidecar.errors import ConfigError
 
@@ -42,10 +42,10 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
 def _add_settings(command: argparse.ArgumentParser, about_secret: str) -> None:
     command.add_argument("--secret-file", metavar="FILE", help=about_secret)
     command.add_argument("--answers-within", metavar="TIME", dest="patience", help="how long it may take to answer, up to 30s")
-    command.add_argument("--max-lag", metavar="N", type=int, help="revisions that it may be behind before some are passed over")
+    command.add_argument("--max-lag", metavar="N", type=number(0), help="revisions behind, beyond which some are passed over")
     command.add_argument("--on", choices=("transition", "update"), action="append", help="only these; may be given twice")
     command.add_argument("--state", metavar="STATE", action="append", dest="states", help="only these; may be given again")
-    command.add_argument("--max-batch", metavar="N", type=int, help="so many in one delivery")
+    command.add_argument("--max-batch", metavar="N", type=number(1), help="so many in one delivery")
 
 
 def _path(subscriber_id: str, *more: str) -> str:

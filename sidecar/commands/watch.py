@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sidecar.commands.connected import Commands, add, print_json
+from sidecar.commands.connected import Commands, add, number, print_json
 from sidecar.commands.terminal import clean, clock, style
 
 if TYPE_CHECKING:
@@ -22,15 +22,14 @@ _NO = 1
 def add_command(commands: Commands) -> None:
     """`watch`."""
     watch = add(commands, "watch", "print the state, and then each new one, until Ctrl-C", _watch)
-    watch.add_argument("--count", metavar="N", type=int, help="end after so many states")
+    watch.add_argument("--count", metavar="N", type=number(1), help="end after so many states")
     watch.add_argument("--until", metavar="STATE", help="end with 0 when the agent is in this state")
     watch.add_argument("--for", metavar="TIME", dest="lasting", help="end then: with 1 if --until or --count is not reached")
     watch.add_argument("--after", metavar="ID", help="go on behind epoch-revision, such as k3f9-17")
 
 
 def _watch(api: "Api", options: argparse.Namespace) -> int:
-    wanted = options.count
-    deadline = _deadline(options.lasting)
+    wanted, deadline = options.count, _deadline(options.lasting)
     for kind, data in _events(api, options.after, deadline):
         if options.json:
             print_json({"event": kind, **data})
@@ -62,26 +61,27 @@ def _deadline(lasting: str | None) -> float | None:
 def _events(api: "Api", last: str | None, deadline: float | None) -> "Iterator[tuple[str, dict[str, Any]]]":
     """States and gaps, until the deadline. Raises `NoAnswerError` when there was nobody from the start."""
     import json
+    import math
     import time
 
     from sidecar.asking import NoAnswerError
     from sidecar.commands.outcomes import EX_UNREACHABLE, ProblemError
     from sidecar.sse import Parser
 
+    def left() -> float:
+        return math.inf if deadline is None else deadline - time.monotonic()
+
     was_there = last is not None
-    while True:
-        left = SILENCE_SECONDS if deadline is None else deadline - time.monotonic()
-        if left <= 0:
-            return
+    while left() > 0:
         headers = {"Accept": "text/event-stream"} | ({} if last is None else {"Last-Event-ID": last})
         try:
             parser = Parser()
-            for chunk in api.stream("/v1/watch", min(left, SILENCE_SECONDS), headers):
+            for chunk in api.stream("/v1/watch", lambda: min(left(), SILENCE_SECONDS), headers):
                 for event in parser.feed(chunk):
                     if event.kind in ("state", "gap"):
                         was_there, last = True, event.id or last
                         yield event.kind, json.loads(event.data)
-                if deadline is not None and time.monotonic() >= deadline:
+                if left() <= 0:
                     return
             reason = "the sidecar ended it"
         except NoAnswerError as lost:
@@ -92,9 +92,9 @@ def _events(api: "Api", last: str | None, deadline: float | None) -> "Iterator[t
             if not was_there or problem.exit_code != EX_UNREACHABLE:
                 raise
             reason = str(problem)
-        if deadline is None or time.monotonic() < deadline:
+        if left() > 0:
             print(style(f"fsm-sidecar: {clean(reason)}; trying again", "dim", sys.stderr), file=sys.stderr, flush=True)
-            time.sleep(_AGAIN_SECONDS)
+            time.sleep(min(left(), _AGAIN_SECONDS))
 
 
 def _tell(data: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from sidecar.dispatch.connecting import Sessions
 from sidecar.dispatch.delivery import Delivery, Places, Policy
 from sidecar.dispatch.feed import selects, state_at
 from sidecar.dispatch.message import Stall
-from sidecar.dispatch.roster import Roster
+from sidecar.dispatch.roster import Registered, Roster
 from sidecar.dispatch.subscriber import Settings, Start, Status, Subscriber
 from sidecar.dispatch.webhook import Attempt, Outcome
 from sidecar.document import state_of
@@ -102,15 +102,15 @@ class Dispatcher:
             metrics=self._metrics,
         )
 
-    async def register(self, subscriber_id: str, settings: Settings, start: Start | None = None) -> tuple[Subscriber, bool]:
+    async def register(self, subscriber_id: str, settings: Settings, start: Start | None = None) -> Registered:
         """As `Roster.register`; its deliveries start, or go on with the new settings at once."""
-        subscriber, added = await self.roster.register(subscriber_id, settings, start)
+        registered = await self.roster.register(subscriber_id, settings, start)
         served = self._served.get(subscriber_id)
-        if added or start or served is None:
-            self._serve(subscriber)
+        if registered.added or start or served is None:
+            self._serve(registered.subscriber)
         else:
             served.delivery.poke()
-        return subscriber, added
+        return registered
 
     def configure(self, configured: Sequence[tuple[str, Settings]]) -> None:
         """As `Roster.configure`, while running: deliveries start, stop, or go on with their new settings at once."""

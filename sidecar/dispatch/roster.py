@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -37,6 +38,14 @@ _RENEWED = ("settings", "old_secrets", "cursor", "delivered", "failures", "faili
 
 MAX_OLD_SECRETS = 3
 """So many replaced secrets sign at most; whoever rotates faster loses the oldest."""
+
+
+class Registered(NamedTuple):
+    """A subscriber, whether it was not served before, and the secret that was made for it: nobody else knows that one."""
+
+    subscriber: Subscriber
+    added: bool
+    made_secret: str | None
 
 
 class Roster:
@@ -90,8 +99,8 @@ class Roster:
         for subscriber_id, settings in wanted.items():
             self._install(subscriber_id, settings, configured=True)  # also when others hold all places: the file was checked
 
-    async def register(self, subscriber_id: str, settings: Settings, start: Start | None = None) -> tuple[Subscriber, bool]:
-        """Register, change or bring back a subscriber; durable on return. True: it was not served before.
+    async def register(self, subscriber_id: str, settings: Settings, start: Start | None = None) -> Registered:
+        """Register, change or bring back a subscriber; durable on return.
 
         A secret that is not given stays as it was; a new subscriber gets one made. Without a `start` it goes on where it
         was. Raises `SubscriberLimitError`, `EndpointRefusedError`, `ConfiguredSubscriberError` for one that the config file
@@ -103,9 +112,11 @@ class Roster:
             served = known is not None and known.status is not Status.EVICTED
             if known and known.configured and served:
                 raise ConfiguredSubscriberError(f"subscriber {subscriber_id} is written in the config file; change it there")
+            made = None
             if settings.secret is None:
-                secret = known.settings.secret if known else None
-                settings = msgspec.structs.replace(settings, secret=secret or Secret.generate().text)
+                kept = known.settings.secret if known else None
+                made = None if kept else Secret.generate().text
+                settings = msgspec.structs.replace(settings, secret=kept or made)
             self._take_seat(subscriber_id)
             try:
                 await self._save(self._renewed(known or Subscriber(subscriber_id, settings), settings, start))
@@ -114,7 +125,7 @@ class Roster:
                     self._leave(subscriber_id)
                 raise
             self._metrics.subscriptions.inc()
-            return self._install(subscriber_id, settings, start, configured=False), not served
+            return Registered(self._install(subscriber_id, settings, start, configured=False), not served, made)
 
     async def rotate(self, subscriber_id: str) -> Subscriber:
         """Make a new secret; the old one signs beside it for the overlap. Raises as `get` and `register`."""
@@ -122,7 +133,7 @@ class Roster:
         if subscriber.status is Status.EVICTED:
             raise UnknownSubscriberError("this subscriber was evicted; register it again first")
         settings = msgspec.structs.replace(subscriber.settings, secret=Secret.generate().text)
-        return (await self.register(subscriber_id, settings))[0]
+        return (await self.register(subscriber_id, settings)).subscriber
 
     def _check(self, settings: Settings) -> None:
         try:
@@ -304,11 +315,6 @@ class Roster:
     def seat(self, subscriber: Subscriber) -> Seat | None:
         """The place of one who is served."""
         return self._seats.get(subscriber.id)
-
-    def has_secret(self, subscriber_id: str) -> bool:
-        """Whether there is such a subscriber, evicted or not, with a secret of its own."""
-        known = self._subscribers.get(subscriber_id)
-        return known is not None and known.settings.secret is not None
 
     def served(self) -> Sequence[Subscriber]:
         """All but the evicted."""
