@@ -445,9 +445,6 @@ WATCHERS = Family(
 )
 WATCHERS_LIMIT = Family("fsm_watchers_limit", "gauge", "Places for watchers of both kinds together.")
 WATCHERS_REFUSED = Family("fsm_watchers_refused_total", "counter", "Watchers refused because all places were taken.")
-WATCHERS_STALLED = Family(
-    "fsm_watchers_stalled_total", "counter", "Streams cut because the watcher took nothing for watch.stalled."
-)
 WATCH_EVENTS = Family("fsm_watch_events_total", "counter", "Revisions sent to streams.", debug=True)
 WATCH_GAPS = Family(
     "fsm_watch_gaps_total",

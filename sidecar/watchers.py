@@ -164,9 +164,8 @@ class Watcher:
 
     @asynccontextmanager
     async def patience(self) -> AsyncIterator[None]:
-        """The time that it may leave what was sent untaken. Raises `TimeoutError`."""
-        seconds = CLOSING_SECONDS if self._watchers.closed else self._watchers.stalled_seconds
-        async with asyncio.timeout(seconds) as self._patience:
+        """The time that it may leave what was sent untaken, once the sidecar stops. Raises `TimeoutError`."""
+        async with asyncio.timeout(CLOSING_SECONDS if self._watchers.closed else None) as self._patience:
             try:
                 yield
             finally:
@@ -189,18 +188,15 @@ class Watchers:
         limit: int = 1000,
         max_lag: int = 256,
         heartbeat_seconds: float = 15.0,
-        stalled_seconds: float = 30.0,
     ) -> None:
         self.journal = journal
         self.limit = limit
         self.max_lag = max_lag
         self.heartbeat_seconds = heartbeat_seconds
-        self.stalled_seconds = stalled_seconds
         self.closed = False
         self.events = 0
         self.gaps = dict.fromkeys(Gap, 0)
         self.refused = 0
-        self.stalled = 0
         self._watchers: dict[Watcher, Judge] = {}
         self._somebody = asyncio.Event()
 

@@ -178,7 +178,6 @@ def watchers(watch: Watch, journal: Journal) -> Watchers:
         limit=watch.max_watchers,
         max_lag=watch.max_lag,
         heartbeat_seconds=float(watch.heartbeat_seconds),
-        stalled_seconds=float(watch.stalled_seconds),
     )
 
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from scraping import of
-from sidecar_process import eventually, on_disk, problem_of, running, written
+from sidecar_process import BASE, eventually, on_disk, problem_of, running, written
 from watching import watching
 
 EMPTY = {"fsm": {"initial": None}}
@@ -256,13 +256,13 @@ def test_a_slow_reader_is_told_what_it_missed(start):
 
 
 def test_a_reader_that_takes_nothing_is_cut_off(start):
-    """After `watch.stalled`, with what was kept for it; the others notice nothing, and its place is free again."""
-    sidecar = start(watch={"stalled": "200ms", "max_lag": 100})
+    """After `api.limits.write_timeout`, with what was kept for it; the others notice nothing, and its place is free again."""
+    sidecar = start(watch={"max_lag": 100}, api=BASE["api"] | {"limits": {"write_timeout": "200ms"}})
     with watching(sidecar.api, receive_buffer=4096) as stalled, watching(sidecar.api) as healthy:
         for _ in range(60):
             put(sidecar, context_data={"x": "x" * 50_000})
         assert list(range(1, 62)) == revisions(healthy.events(61))
-        eventually(lambda: of(sidecar, "fsm_watchers_stalled_total") == 1)
+        eventually(lambda: of(sidecar, "fsm_http_timeouts_total", listener="api", phase="write") == 1)
         assert 1 == watchers(sidecar)
         assert not stalled.rest().endswith(b"\n\n")  # cut in the middle of an event: what was still kept for it is dropped
 

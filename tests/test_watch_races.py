@@ -8,13 +8,15 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 from pathlib import Path
 
 import pytest
 from held_journal import HeldJournal
+from networks import POD, missing, node_and_pod
 from rawhttp import many
 from scraping import of
-from sidecar_process import eventually, running, written
+from sidecar_process import BASE, eventually, running, written
 from watching import watching
 
 from sidecar.errors import AccessError, StorageFailedError
@@ -55,7 +57,8 @@ def revisions(events):
 def test_those_who_do_not_read_cost_little_however_much_is_written(tmp_path):
     """Twenty of them while 10 000 revisions pass, 10 MB to each: no more than a few MiB are kept for all; then each is told."""
     journal = {"backend": "memory", "retention": {"revisions": 1024}}
-    with running(written(tmp_path, journal=journal, watch={"stalled": "5m"})) as sidecar, contextlib.ExitStack() as stack:
+    config = written(tmp_path, journal=journal, api=BASE["api"] | {"limits": {"write_timeout": "5m"}})
+    with running(config) as sidecar, contextlib.ExitStack() as stack:
         streams = [stack.enter_context(watching(sidecar.api, receive_buffer=4096)) for _ in range(20)]
         put_often(sidecar, 2000, context_data={"x": "x" * 700})  # the journal is as full as it gets
         before = resident_bytes(sidecar)
@@ -69,6 +72,23 @@ def test_those_who_do_not_read_cost_little_however_much_is_written(tmp_path):
             assert 10_001 == state.data["revision"]
 
     assert 16 << 20 > grown
+
+
+@pytest.mark.skipif(bool(missing()), reason=f"needs {', '.join(missing())}, and may make network namespaces")
+def test_a_watcher_whose_host_is_gone_gives_its_place_back(tmp_path):
+    """Only silence tells: nothing that is sent to it is acknowledged any more. After `write_timeout` that is enough."""
+    api = {"listen": f"{POD}:8470", "auth": "none", "limits": {"write_timeout": "1s"}}
+    config = written(tmp_path, api=api, ops={"listen": "127.0.0.1:8471"}, watch={"heartbeat": "100ms"})
+    with node_and_pod() as (node, pod), running(config, before=pod.enter) as sidecar:
+        sidecar.wait_for("ready")
+
+        def watchers(count):
+            return f'fsm_watchers{{kind="stream"}} {count}.0\n' in pod.ask("http://127.0.0.1:8471/metrics").body
+
+        with node.running(["curl", "--silent", "--no-buffer", f"http://{POD}:8470/v1/watch"], stdout=subprocess.DEVNULL):
+            eventually(lambda: watchers(1))
+            node.ip("link set pod down")
+            eventually(lambda: watchers(0))
 
 
 def test_retention_may_pass_a_slow_reader(start):

@@ -90,10 +90,9 @@ def process() -> list[object]:
         ),
         graph(
             "Gaps of watchers",
-            "Streams that were told of revisions they will not get, by the reason, and streams cut because nobody read them.",
+            "Streams that were told of revisions they will not get, by the reason.",
             "short",
             Query(sum_each(increase(m.WATCH_GAPS, over=INTERVAL), "reason"), f"{{{{reason}}}} {WHO}"),
-            Query(sum_each(increase(m.WATCHERS_STALLED, over=INTERVAL)), f"stalled {WHO}"),
         ),
         graph(
             "Writes that wait for acknowledgements",

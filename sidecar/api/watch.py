@@ -5,7 +5,6 @@ The format: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
 import re
 import socket
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
@@ -86,16 +85,12 @@ def _position(request: Request, journal: Journal) -> tuple[int | None, Gap | Non
 
 
 def _bound(request: Request) -> None:
-    """Little is kept for a caller that does not read, here and in the kernel; one that is not there any more is found out."""
+    """Little is kept for a caller that does not read, here and in the kernel."""
     transport = request.transport
     if transport is None:
         return
     transport.set_write_buffer_limits(high=_UNTAKEN_BYTES)
-    connection: socket.socket = transport.get_extra_info("socket")
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
-    if sys.platform == "linux" and connection.family != socket.AF_UNIX:
-        stalled = int(request.parts.watchers.stalled_seconds * 1000)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stalled)
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
 
 
 async def _follow(request: Request, watcher: Watcher) -> None:
@@ -141,15 +136,14 @@ def _send(request: Request, data: bytes) -> None:
 
 
 async def _taken(request: Request, watcher: Watcher) -> None:
-    """Wait until the caller has taken most of it, or cut it off."""
+    """Wait until the caller has taken most of it. One that does not is cut off by its connection; or here, by the end."""
     try:
         async with watcher.patience():
             await request.writer.drain()
     except TimeoutError:
-        request.parts.watchers.stalled += 1
         if request.transport:
             request.transport.abort()
-        raise ConnectionAbortedError("the watcher took nothing for too long") from None
+        raise ConnectionAbortedError("the watcher took nothing, and the sidecar stops") from None
 
 
 def _events(epoch: str, due: Due) -> bytes:

@@ -254,7 +254,6 @@ class Watch(Struct, frozen=True, kw_only=True):
     max_watchers: Annotated[int, between(1, 100_000)] = 1000
     max_lag: Amount = 256
     heartbeat_seconds: Interval = msgspec.field(default=Seconds(15), name="heartbeat")
-    stalled_seconds: Duration = msgspec.field(default=Seconds(30), name="stalled")
 
 
 class Health(Struct, frozen=True, kw_only=True):

@@ -210,7 +210,6 @@ class StateCollector(Collector):
         yield metrics.WATCHERS.sample(((kind,), count) for kind, count in watchers.counts().items())
         yield metrics.WATCHERS_LIMIT.sample([((), watchers.limit)])
         yield metrics.WATCHERS_REFUSED.sample([((), watchers.refused)])
-        yield metrics.WATCHERS_STALLED.sample([((), watchers.stalled)])
         yield metrics.WATCH_EVENTS.sample([((), watchers.events)])
         yield metrics.WATCH_GAPS.sample(((reason,), count) for reason, count in watchers.gaps.items())
 

@@ -5,6 +5,8 @@ a few times a second, at what aiohttp knows of each: a request pays nothing for 
 """
 
 import math
+import socket
+import sys
 from asyncio import BaseTransport, Task, Transport
 from typing import TYPE_CHECKING, Any, cast
 
@@ -81,7 +83,14 @@ class Connection(web.RequestHandler):
         self._wire = transport
         self.peer = _address(transport.get_extra_info("peername"))
         self.opened_at = self._server.clock()
+        self._find_out_the_dead(transport.get_extra_info("socket"))
         return self._server.admit(self)
+
+    def _find_out_the_dead(self, wire: socket.socket) -> None:
+        """Of one that is not there any more, the kernel would wait a quarter of an hour for an acknowledgement."""
+        if sys.platform == "linux" and wire.family != socket.AF_UNIX:
+            milliseconds = min(int(self._server.limits.write_seconds * 1000), 2**31 - 1)
+            wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
     def leave(self) -> None:
         """Give the place back."""
