@@ -17,7 +17,8 @@ import msgspec
 
 from sidecar.audience import Audience
 from sidecar.checks import Check, RollingCount, Thresholds, check_all
-from sidecar.conflicts import FENCED, NO_VERSION, VERSION_CONFLICTS, Conflict, ConflictKind, Conflicts, Expectation, Reason
+from sidecar.conflicts import NO_VERSION, VERSION_CONFLICTS, Conflict, ConflictKind, Conflicts, Expectation, Reason
+from sidecar.decision import Lost, Rules
 from sidecar.document import (
     SnapshotDocument,
     check_names,
@@ -27,16 +28,10 @@ from sidecar.document import (
     snapshot_of,
 )
 from sidecar.errors import (
-    FencedError,
-    Holder,
-    IllegalTransitionError,
     InvalidSnapshotError,
     JournalDamagedError,
     OverloadedError,
-    Standing,
-    StateExistsError,
     StateStoreError,
-    StateVersionError,
     StorageError,
     StorageSlowError,
     UnknownStateError,
@@ -45,14 +40,11 @@ from sidecar.fencing import Claim, Fence, Settling
 from sidecar.idempotency import DEFAULT_MAX_KEYS, DEFAULT_TTL_SECONDS, Requests
 from sidecar.journal import Entry, Journal, Request
 from sidecar.journal.memory import MemoryJournal
-from sidecar.machine import Enforcement, Machine
+from sidecar.machine import Machine
 from sidecar.meters import StoreMetrics
 from sidecar.readers import Readers
 from sidecar.snapshot import FsmSnapshot, FsmState, create_transition, initial_snapshot, next_snapshot
 from sidecar.stay import entered_at
-
-MAX_VERSION = 2**53 - 1
-"""The largest integer that every JSON reader keeps exactly (RFC 8259, section 6)."""
 
 DEFAULT_MAX_SUBSCRIBERS = 1000
 DEFAULT_QUEUE_SIZE = 64
@@ -124,18 +116,6 @@ class _Pending:
         return waiter
 
 
-@dataclasses.dataclass
-class _Lost(Exception):  # noqa: N818  (never seen outside this module)
-    """The decision went against a write: why, and what it lost to."""
-
-    kind: ConflictKind
-    reason: Reason
-    document: SnapshotDocument
-    winner: SnapshotDocument | None
-    expected: Expectation | None = None
-    allowed: Sequence[str] = ()
-
-
 class AsyncStateStore:
     """The agent's state, versioned: in memory by default, or in front of a journal.
 
@@ -167,6 +147,7 @@ class AsyncStateStore:
         self.machine = Machine() if machine is None else machine
         self.conflicts = conflicts or Conflicts()
         self.fence = fence or Fence(self.journal)
+        self.rules = Rules(self.machine, self.journal, self.fence)
         self.transitions = dict.fromkeys(self.machine.moves(), 0)
         self.illegal_accepted = 0
         self.unknown_states = 0
@@ -299,10 +280,10 @@ class AsyncStateStore:
         """
         try:
             self._refuse_overload()
-            body = encode_document(self._decide(build(self._tail), expected, claim))
-        except _Lost as lost:
+            body = encode_document(self.rules.decide(build(self._tail), self._tail, expected, claim))
+        except Lost as lost:
             await self._settled()
-            raise _rejection(lost, self._conflict(lost), self.fence.holder) from None
+            raise lost.rejection(lost.conflict(), self.fence.holder) from None
         await self._settled()
         return body
 
@@ -340,7 +321,7 @@ class AsyncStateStore:
         started, revision = time.perf_counter(), None
         try:
             waiter = self._accept(build, expected, snapshot, request, claim)
-        except _Lost as lost:
+        except Lost as lost:
             await self._settled()
             raise self._record(lost) from None
         except UnknownStateError:
@@ -366,9 +347,9 @@ class AsyncStateStore:
     ) -> "asyncio.Future[Stored]":
         self._refuse_overload()
         proposed = build(self._tail)
-        document = self._decide(proposed, expected, claim)
+        document = self.rules.decide(proposed, self._tail, expected, claim)
         body = encode_document(document)
-        if self._tail and self.machine.enforcement is Enforcement.WARN and not self._allows(self._tail, document):
+        if self._tail and self.rules.warns_of(self._tail, document):
             self._tell_illegal(self._tail, document)
         renumbered = document is not proposed
         unseen = renumbered and self._tail and all(expectation.version is None for expectation in expected)
@@ -385,67 +366,21 @@ class AsyncStateStore:
         if self.waiting >= self.max_queue:
             raise OverloadedError(f"{self.max_queue} writes wait for the disk already; try again in a moment")
 
-    def _decide(self, document: SnapshotDocument, expected: Sequence[Expectation], claim: Claim | None) -> SnapshotDocument:
-        """The document as it will be stored, or `_Lost`. Everything is compared with the tail, in this one step.
-
-        It changes nothing: a forecast takes the same step.
-        """
-        tail = self._tail
-        current = tail.version if tail else NO_VERSION
-        self.state_named(document.state)
-        check_names(document, self.machine.states)
-        fenced = self.fence.broken_by(claim) if claim else None
-        if fenced:
-            raise _Lost(ConflictKind.FENCED, fenced, document, tail)
-        for expectation in expected:
-            broken = expectation.broken_by(self.journal.epoch, tail)
-            if broken:
-                raise _Lost(*broken, document, tail, expectation)
-        version = max(document.version, current + 1)
-        if version > MAX_VERSION:
-            raise InvalidSnapshotError("the version cannot grow beyond 2**53 - 1; start with a new journal", path="$.version")
-        if tail and self.machine.enforcement is Enforcement.ENFORCE and not self._allows(tail, document):
-            allowed = self.machine.allowed(self.machine.states[tail.state])
-            raise _Lost(ConflictKind.ILLEGAL_TRANSITION, Reason.MACHINE, document, tail, allowed=allowed)
-        if version != document.version:
-            document = msgspec.structs.replace(document, version=version)
-        return document
-
-    def state_named(self, name: str, path: str = "$.state") -> IntEnum:
-        """The state of this name. Raises `UnknownStateError`."""
-        states = self.machine.states
-        try:
-            return states[name]
-        except KeyError:
-            raise UnknownStateError(f"expected one of {', '.join(states.__members__)}", path=path) from None
-
     def _check_members(self, snapshot: FsmSnapshot) -> None:
         if not isinstance(snapshot.state, self.machine.states):
             raise InvalidSnapshotError(f"{snapshot.state!r} is not a state of the machine", path="$.state")
-
-    def _allows(self, tail: SnapshotDocument, document: SnapshotDocument) -> bool:
-        states = self.machine.states
-        return tail.state == document.state or self.machine.allows(states[tail.state], states[document.state])
 
     def _tell_illegal(self, tail: SnapshotDocument, document: SnapshotDocument) -> None:
         self.illegal_accepted += 1
         _log.warning("illegal_transition_accepted: %s -> %s, by %s", tail.state, document.state, document.source_module)
 
-    def _record(self, lost: _Lost) -> StateStoreError:
+    def _record(self, lost: Lost) -> StateStoreError:
         """Record the lost write, and give the error that tells its writer."""
-        conflict = self._conflict(lost)
+        conflict = lost.conflict()
         self.conflicts.add(conflict)
         if lost.kind in VERSION_CONFLICTS:
             self._recent_conflicts.add()
-        return _rejection(lost, conflict, self.fence.holder)
-
-    def _conflict(self, lost: _Lost) -> Conflict:
-        return Conflict.now(lost.kind, lost.reason, lost.document, lost.expected, self._standing(lost.winner))
-
-    def _standing(self, winner: SnapshotDocument | None) -> Standing:
-        if winner is None:
-            return Standing(self.journal.epoch)
-        return Standing(self.journal.epoch, winner.version, winner.state, winner.source_module, winner.ts_wall)
+        return lost.rejection(conflict, self.fence.holder)
 
     def _settle(self, entry: Entry, error: StorageError | None) -> None:
         """The journal has made the oldest write in flight durable, or could not: then all behind it fail as well."""
@@ -473,7 +408,7 @@ class AsyncStateStore:
 
     def _tell_masked(self, document: SnapshotDocument) -> None:
         """Record that a write took the place of a state that its writer had not seen."""
-        against = self._standing(self._current.document if self._current else None)
+        against = self.rules.standing(self._current.document if self._current else None)
         reason = Reason.EQUAL if document.version == against.version else Reason.STALE
         self.conflicts.add(Conflict.now(ConflictKind.MASKED, reason, document, None, against))
 
@@ -673,16 +608,3 @@ def _read_back(entry: Entry) -> SnapshotDocument:
         return decode_document(entry.document)
     except msgspec.DecodeError as error:
         raise JournalDamagedError(f"revision {entry.revision} of the journal is no state: {error}") from error
-
-
-def _rejection(lost: _Lost, conflict: Conflict, holder: Holder | None) -> StateStoreError:
-    """The error that tells the writer of a lost write."""
-    against = conflict.against
-    if lost.kind is ConflictKind.FENCED:
-        return FencedError(FENCED[lost.reason], holder, attempted=conflict.attempted)
-    if lost.expected is None:
-        return IllegalTransitionError(
-            state=against.state or "", to=lost.document.state, allowed=lost.allowed, attempted=conflict.attempted
-        )
-    error = StateExistsError if lost.expected.version == NO_VERSION else StateVersionError
-    return error(str(conflict), expected=lost.expected, current=against, attempted=conflict.attempted)

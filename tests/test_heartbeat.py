@@ -9,13 +9,14 @@ from held_journal import HeldJournal
 from sidecar_process import eventually, on_disk, problem_of, running, written
 
 from sidecar.database import Database
+from sidecar.decision import MAX_VERSION
 from sidecar.errors import StorageFullError
 from sidecar.heartbeat import Heartbeat, Outcome, Will
 from sidecar.journal.memory import MemoryJournal
 from sidecar.journal.sqlite import SqliteJournal
 from sidecar.machine import Machine
 from sidecar.snapshot import FsmSnapshot, FsmState
-from sidecar.store import MAX_VERSION, AsyncStateStore
+from sidecar.store import AsyncStateStore
 
 WILL = Will(FsmState.ERROR_STATE, "AGENT_LOST", frozenset({"SHUTDOWN"}))
 LADDER = {FsmState.IDLE: [FsmState.ACTIVE, FsmState.ERROR_STATE], FsmState.ACTIVE: [FsmState.IDLE]}

@@ -7,10 +7,10 @@ from sidecar.api.describing import AnswerHeader
 from sidecar.api.parameters import Header, InQuery, Integer
 from sidecar.api.request import Request
 from sidecar.conflicts import NO_VERSION, Expectation
+from sidecar.decision import MAX_VERSION
 from sidecar.errors import FencedError, KeyReusedError, MalformedError, StateExistsError, StateVersionError
 from sidecar.fencing import Claim, Token
 from sidecar.journal import Request as Repeatable
-from sidecar.store import MAX_VERSION
 
 _KEY = r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?"
 _ETAG = r'"([a-z0-9]{1,32})-(0|[1-9][0-9]{0,15})"'

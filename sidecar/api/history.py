@@ -11,9 +11,9 @@ from sidecar.api.describing import Reply
 from sidecar.api.parameters import Integer
 from sidecar.api.request import Request
 from sidecar.api.routing import Routes, Scope
+from sidecar.decision import MAX_VERSION
 from sidecar.errors import CompactedError, MalformedError
 from sidecar.journal import Entry, Journal
-from sidecar.store import MAX_VERSION
 
 PAGE_BYTES = 1 << 20
 """So much of states has one page: it is kept in memory for a caller that does not read it."""

@@ -175,8 +175,8 @@ async def post_transition(request: Request) -> web.StreamResponse:
 
     def build(tail: SnapshotDocument | None) -> SnapshotDocument:
         if move.source is not None:
-            store.state_named(move.source, "$.from")
-        return store.moved(tail, store.state_named(move.to, "$.to"), move.reason, move.source_module)
+            store.rules.state_named(move.source, "$.from")
+        return store.moved(tail, store.rules.state_named(move.to, "$.to"), move.reason, move.source_module)
 
     return await write.answer(build)
 

@@ -18,10 +18,10 @@ from sidecar.api.describing import Reply
 from sidecar.api.parameters import Header
 from sidecar.api.request import Request
 from sidecar.api.routing import Routes, Scope
+from sidecar.decision import MAX_VERSION
 from sidecar.dispatch import message
 from sidecar.errors import MalformedError, TooManyWatchersError
 from sidecar.journal import Entry, Journal
-from sidecar.store import MAX_VERSION
 from sidecar.watchers import Due, Gap, Kind, Watcher
 
 routes = Routes()

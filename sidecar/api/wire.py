@@ -12,13 +12,14 @@ from sidecar.api.answer import NO_HEADERS, Answer, header_lines
 from sidecar.api.parameters import DURATION
 from sidecar.api.request import Request
 from sidecar.config.values import MAX_BATCH
+from sidecar.decision import MAX_VERSION
 from sidecar.dispatch.acks import Acks
 from sidecar.dispatch.target import MAX_URL
 from sidecar.document import SnapshotDocument, TransitionDocument, split_path
 from sidecar.errors import InvalidError, MalformedError, MediaTypeError
 from sidecar.frozen import MAX_DEPTH, depth_of
 from sidecar.snapshot import TransitionStatus
-from sidecar.store import MAX_VERSION, Stored
+from sidecar.store import Stored
 from sidecar.units import Seconds, Terms
 
 JSON = "application/json"

@@ -12,11 +12,12 @@ import time
 from sidecar.cli import main
 from sidecar.conflicts import Expectation
 from sidecar.database import Database
+from sidecar.decision import Lost
 from sidecar.dispatch.delivery import Delivery
 from sidecar.dispatch.feed import Feed
 from sidecar.document import encode_document
 from sidecar.journal import Entry
-from sidecar.store import AsyncStateStore, Stored, _Lost
+from sidecar.store import AsyncStateStore, Stored
 
 COMMIT_SECONDS = 0.01
 SKIPPED_EACH = 50
@@ -42,7 +43,7 @@ def rejections_show_the_tail():
     def impatient(self, *arguments):
         try:
             return accept(self, *arguments)
-        except _Lost as lost:
+        except Lost as lost:
             raise self._record(lost) from None
 
     replace(AsyncStateStore, "_accept", impatient)
@@ -67,7 +68,7 @@ def decisions_are_late():
         tail, self._tail = self._tail, self.current and self.current.document
         try:
             return accept(self, *arguments)
-        except _Lost:
+        except Lost:
             self._tail = tail
             raise
 

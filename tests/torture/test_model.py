@@ -15,9 +15,10 @@ from side_by_side import Done
 from walk import Walk, WalkOnFile
 
 from sidecar.conflicts import Expectation
+from sidecar.decision import Lost
 from sidecar.journal.memory import MemoryJournal
 from sidecar.journal.sqlite import SqliteJournal
-from sidecar.store import AsyncStateStore, _Lost
+from sidecar.store import AsyncStateStore
 
 PHASES = [Phase.generate, Phase.shrink] if "SEED" in os.environ else [Phase.generate]
 """Whoever repeats a failure may want a short one, and has the minutes for that."""
@@ -108,8 +109,8 @@ def a_rejection_does_not_wait(patch):
     def impatient(self, *arguments):
         try:
             return accept(self, *arguments)
-        except _Lost as lost:
-            raise self._rejection(lost) from None
+        except Lost as lost:
+            raise self._record(lost) from None
 
     patch(AsyncStateStore, "_accept", impatient)
 
