@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -34,11 +34,13 @@ def sidecar(
     journal: Mapping[str, Any] = MappingProxyType({}),
     *,
     checkout: Path | None = None,
+    before: Sequence[str] = (),
     **sections: Mapping[str, Any] | None,
 ) -> Iterator[Running]:
     """The real sidecar on free ports, with its journal in a temporary folder of the working directory (a real disk).
 
-    `checkout`: the folder of another version, run with this one's libraries. A section that is None is left out.
+    `checkout`: the folder of another version, run with this one's libraries; `before`: what the command is an argument of. A
+    section that is None is left out.
     """
     with folder_on_disk() as folder:
         config = {
@@ -51,12 +53,17 @@ def sidecar(
         path = Path(folder, "sidecar.yaml")
         path.write_text(yaml.safe_dump({name: section for name, section in config.items() if section is not None}))
         started = time.perf_counter()
-        command = [sys.executable, "-m", "sidecar", "run", "--config", str(path.resolve())]
+        command = [*before, sys.executable, "-m", "sidecar", "run", "--config", str(path.resolve())]
         with _process(command, stderr=subprocess.PIPE, cwd=checkout) as process:
-            ready = next(line for line in map(json.loads, process.stderr) if line["event"] == "ready")
+            ready = next(line for line in _logged(process.stderr) if line["event"] == "ready")
             seconds = time.perf_counter() - started
             with _drained(process.stderr):
                 yield Running(f"http://{ready['api']}", process.pid, seconds, f"http://{ready['ops']}")
+
+
+def _logged(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """The log's lines, without those of whoever ran it."""
+    return (json.loads(line) for line in lines if line.startswith(b"{"))
 
 
 def folder_on_disk() -> "tempfile.TemporaryDirectory[str]":
