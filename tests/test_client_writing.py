@@ -106,10 +106,15 @@ async def test_who_does_not_take_over_is_told_who_has_the_lease(clients):
 async def test_who_was_replaced_can_take_the_lease_back(clients):
     """When it says so: by a takeover, after which it is the other one who is fenced."""
     first, second = await clients()
+    holders = [await first.writer()]
     await first.become_writer("first")
     await second.become_writer("second", takeover=True)
-    await first.become_writer("first", takeover=True)
+    holders.append(await first.writer())
+    lease = await first.become_writer("first", takeover=True)
+    holders.append(await second.writer())
 
+    assert [None, "second", "first"] == [holder and holder.name for holder in holders]
+    assert 1 > abs(lease.expires_at - holders[-1].expires_at)
     assert 2 == (await first.transition(FsmState.IDLE, "back")).revision
     with pytest.raises(FencedError):
         await second.transition(FsmState.ACTIVE, "too late")

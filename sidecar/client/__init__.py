@@ -11,6 +11,7 @@ from sidecar.client.states import Acks, Change, Conflict, Gap, Lease, Position, 
 from sidecar.client.store import StateClient
 from sidecar.client.subscribers import Eviction, Ping, Rotation, Subscriber
 from sidecar.client.writing import Wait
+from sidecar.errors import Holder
 
 __all__ = [
     "Acks",
@@ -18,6 +19,7 @@ __all__ = [
     "Conflict",
     "Eviction",
     "Gap",
+    "Holder",
     "Lease",
     "Ping",
     "Position",

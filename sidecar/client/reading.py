@@ -2,8 +2,9 @@
 
 from collections.abc import AsyncGenerator
 
-from sidecar.client.states import Conflict, ConflictsAnswer, HistoryAnswer, StateAnswer, decoded
+from sidecar.client.states import Conflict, ConflictsAnswer, HistoryAnswer, StateAnswer, WriterAnswer, decoded
 from sidecar.client.transport import Transport
+from sidecar.errors import Holder
 
 _PAGE = 100
 
@@ -30,6 +31,11 @@ async def revisions(transport: Transport, after: int | None, newest: int | None)
 async def conflicts(transport: Transport) -> list[Conflict]:
     """The last ones, newest first."""
     return decoded((await transport.ask("GET", "/v1/conflicts")).body, ConflictsAnswer).conflicts
+
+
+async def holder(transport: Transport) -> Holder | None:
+    """Who has the lease."""
+    return decoded((await transport.ask("GET", "/v1/writer")).body, WriterAnswer).holder
 
 
 async def _page(transport: Transport, query: dict[str, str]) -> HistoryAnswer:

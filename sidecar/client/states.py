@@ -9,7 +9,7 @@ import msgspec
 from sidecar.client.problems import UnavailableError
 from sidecar.conflicts import Attempt
 from sidecar.document import SnapshotDocument, snapshot_of
-from sidecar.errors import Standing
+from sidecar.errors import Holder, Standing
 from sidecar.snapshot import FsmSnapshot
 
 
@@ -85,6 +85,12 @@ class Lease:
     name: str
     token: str
     expires_at: float
+
+
+class WriterAnswer(msgspec.Struct, frozen=True):
+    """What a client has to know of `GET /v1/writer`."""
+
+    holder: Holder | None
 
 
 class BeatAnswer(msgspec.Struct, frozen=True):

@@ -34,7 +34,7 @@ from sidecar.client.writing import DRY_RUN, Data, Wait, Writes, merge_patch, mov
 from sidecar.conflicts import NO_VERSION, Expectation
 from sidecar.document import SnapshotDocument, document_of, snapshot_of
 from sidecar.endpoint import DEFAULT_URL, Endpoint, Token
-from sidecar.errors import InvalidSnapshotError, NoStateError, StateExistsError, StateStoreError
+from sidecar.errors import Holder, InvalidSnapshotError, NoStateError, StateExistsError, StateStoreError
 from sidecar.machine import Machine
 from sidecar.readers import Readers
 from sidecar.snapshot import FsmSnapshot, FsmState, initial_snapshot
@@ -244,6 +244,10 @@ class StateClient:
         another one has replaced this client: leave writing to it.
         """
         return await self._writes.become_writer(name, ttl, takeover=takeover)
+
+    async def writer(self) -> Holder | None:
+        """Who has the lease, and until when; None: nobody had it yet."""
+        return await reading.holder(self._transport)
 
     async def heartbeat(self, ttl: float | None = None) -> float:
         """Say that the agent lives. Gives when the next one is due at the latest, in seconds since the Unix epoch.
