@@ -38,6 +38,9 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever calls, who wants no words
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  (to the end of the process)
     options = _parser().parse_args(arguments)
     if options.command is _run:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # nothing is open yet; as process 1 it would go unheard

@@ -90,6 +90,42 @@ def test_history_tells_the_newest_oldest_first(sidecar):
     assert [1, 2, 3, 4, 5, 6] == [entry["revision"] for entry in answered(sidecar, "state", "history")["entries"]]
 
 
+@pytest.mark.parametrize("place", [(), ("--after", 1)])
+def test_a_history_of_large_states_is_told_to_its_end(start, place):
+    """They come on several pages; for who asks, it is one."""
+    sidecar = start()
+    for _ in range(8):
+        sidecar.api.put("/v1/state", {"state": "IDLE", "context_data": {"x": "x" * 200_000}})
+    told = answered(sidecar, "state", "history", "--limit", 7, *place)
+
+    assert [n + (not place) for n in range(2, 9)] == [entry["revision"] for entry in told["entries"]]
+    assert 9 == told["head"]
+
+
+def test_a_field_is_told_to_a_script_as_it_is(sidecar):
+    """Characters that steer a terminal are kept from terminals only."""
+    text = "a\nb\u00a0c\u200d\x1b[31m"
+    sidecar.api.put("/v1/state", {"state": "IDLE", "context_data": {"text": text}})
+    field = ("state", "get", "--field", "context_data.text")
+
+    assert f"{text}\n" == run(sidecar, *field)[1]
+    assert "a\ufffdb\ufffdc\ufffd\ufffd[31m" == on_terminal(sidecar, *field).strip()
+
+
+@pytest.mark.parametrize("command", ["state get >&-", "health >&-", "state get --field nothing >&- 2>&-", "heartbeat >&-"])
+def test_a_closed_output_is_no_fault(sidecar, command):
+    """Whoever wants no words gets the exit code."""
+    program = f"{sys.executable} -m sidecar {command}"
+    ended = subprocess.run(
+        ["sh", "-c", program],
+        env=os.environ | {"FSM_SIDECAR_URL": f"http://{sidecar.api.address}"},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert (int("nothing" in command), "") == (ended.returncode, ended.stderr)
+
+
 def test_health_is_an_exit_code(start, plain):
     """0 when it is healthy; 1 and the reason when it is not."""
     code, out, err = run(plain, "health")
@@ -211,7 +247,7 @@ def test_a_write_waits_for_acknowledgements(sidecar, hook):
     second = run(sidecar, "state", "set", "IDLE", "--wait-acks", "1", "--acks-timeout", "100ms")
     assert (0, "IDLE, version 1, revision 2\nacknowledged by 1 of 1\n", "") == first
     assert (1, "IDLE, version 2, revision 3\nacknowledged by 0 of 1; not by console\n", "") == second
-    code, out, _ = run(sidecar, "state", "patch", "--wait-acks", "all", "--acks-timeout", "100ms", "--json")
+    code, out, _ = run(sidecar, "state", "patch", "--reason", "on", "--wait-acks", "all", "--acks-timeout", "100ms", "--json")
     assert (1, ["console"]) == (code, json.loads(out)["acks"]["waiting_for"])
 
 
@@ -225,7 +261,7 @@ def test_a_script_is_the_only_writer(start):
     _, token, _ = run(sidecar, "writer", "take", "pod-1", "--ttl", "1m")
     mine = {"FSM_SIDECAR_WRITER_TOKEN": token.strip()}
     assert 0 == run(sidecar, "state", "set", "IDLE", **mine)[0]
-    assert 0 == run(sidecar, "state", "patch", "--writer-token", token.strip())[0]
+    assert 0 == run(sidecar, "state", "patch", "--reason", "on", "--writer-token", token.strip())[0]
     assert "heard" in run(sidecar, "heartbeat", "--ttl", "10s", **mine)[1]
     assert (0, token) == run(sidecar, "writer", "take", "pod-1", **mine)[:2]
     assert "pod-1" == answered(sidecar, "writer", "get")["holder"]["name"]
@@ -389,6 +425,9 @@ WRONG = [
     ("state", "set", "IDLE", "--context-data", "[1]"),
     ("state", "set", "IDLE", "--context-data", "@missing"),
     ("state", "watch", "--for", "soon"),
+    ("state", "patch"),
+    ("state", "set", "IDLE", "--writer-token", ""),
+    ("heartbeat", "--writer-token", ""),
     ("state", "watch", "--count", "0"),
     ("state", "history", "--limit", "0"),
     ("completion", "tcsh"),
@@ -553,6 +592,18 @@ def test_watch_waits_for_a_state(sidecar):
     assert 0 == run(sidecar, "state", "watch", "--until", "IDLE")[0]
     assert 1 == run(sidecar, "state", "watch", "--until", "ACTIVE", "--for", "300ms")[0]
     assert 0 == run(sidecar, "state", "watch", "--for", "300ms")[0]
+
+
+def test_watch_draws_an_arrow_where_the_agent_moved(sidecar):
+    """And none where only its data changed, or its reason."""
+    with Watching(sidecar.api.address, "--count", "4") as watching:
+        watching.line()
+        run(sidecar, "state", "transition", "IDLE")
+        run(sidecar, "state", "patch", "--context-data", '{"a": 1}')
+        run(sidecar, "state", "transition", "ACTIVE")
+        _, out, _ = watching.end()
+
+    assert ["BOOTING → IDLE  cli", "IDLE  cli", "IDLE → ACTIVE  cli"] == [line.split("  ", 2)[2] for line in out.splitlines()]
 
 
 def test_an_idle_watch_keeps_its_connection(sidecar):

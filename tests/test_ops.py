@@ -151,6 +151,7 @@ async def api_over(sender, *, draining=False):
         "max_body_bytes": 1 << 20,
         "max_requests": 9,
         "require_precondition": False,
+        "write_seconds": 10.0,
         "about": About("agent", "default", ()),
     }
     flags = {"draining": lambda: draining, "stopping": lambda: draining}

@@ -1,6 +1,7 @@
 """The status page in a real Chromium, against a real sidecar: what it shows, how soon, and what it never does."""
 
 import contextlib
+import signal
 import time
 from collections import Counter
 from urllib.parse import urlsplit
@@ -217,6 +218,16 @@ def test_a_sidecar_that_stops_says_so(tmp_path, show):
         assert "SHUTDOWN\nthe last one" == page.text("#state")
 
 
+def test_a_sidecar_that_hangs_is_not_shown_as_live(tmp_path, show):
+    """Its connections are open still; but it answers nothing."""
+    with running(written(tmp_path)) as sidecar:
+        page = show(sidecar.api, quiet=False)
+        sidecar.send(signal.SIGSTOP)
+        eventually(lambda: page.text("#connection") == "reconnecting", seconds=30)
+        sidecar.send(signal.SIGCONT)
+        eventually(lambda: page.text("#connection") == "live", seconds=30)
+
+
 def test_without_a_place_for_watchers_the_page_asks_again_and_again(start, show):
     """It says so, and is hardly later."""
     api = start(watch={"max_watchers": 1}).api
@@ -297,6 +308,28 @@ def test_a_machine_may_be_as_it_likes(start, show, names):
     assert width_of(page) <= 320
 
 
+def test_a_list_of_states_shows_the_current_one_and_keeps_its_readers_place(start, show):
+    """However long it is; by keyboard too."""
+    names = [f"STATE_{n}" for n in range(200)]
+    api = start(fsm={"states": names, "initial": names[0]}).api
+    move(api, names[-1])
+    page = show(api, width=390)
+    page.wait_for("#state", names[-1])
+    seen = """((list, lit) => lit.top >= list.top && lit.bottom <= list.bottom)(
+        document.querySelector('.states').getBoundingClientRect(), document.querySelector('.lit').getBoundingClientRect())"""
+    assert page.run(seen)
+    page.run("document.querySelector('.states').focus()")
+    move(api, names[100])
+    page.wait_for("#state", names[100])
+
+    assert page.run(seen)
+    assert page.run("document.activeElement === document.querySelector('.states')")
+    place = page.run("document.querySelector('.states').scrollTop")
+    move(api, names[101])
+    page.wait_for("#state", names[101])
+    assert place == page.run("document.querySelector('.states').scrollTop") > 0
+
+
 # --- for everybody ---
 
 
@@ -374,6 +407,8 @@ def test_a_token_is_asked_for_and_kept_in_the_tab(start, show, tmp_path):
         page.press("Enter")
 
     assert "" == page.text("#access-why")
+    enter(f"{WRONG}\u200b")
+    page.wait_for("#access-why", "characters that no token has")
     enter(WRONG)
     page.wait_for("#access-why", "not known")
     enter(TOKENS[Scope.SUBSCRIBE])

@@ -140,6 +140,62 @@ async def test_a_takeover_whose_answer_is_cut_off_fences_nobody_newer(start, hol
         assert FsmState.ACTIVE is (await new.transition(FsmState.ACTIVE, "mine still")).snapshot.state
 
 
+@pytest.mark.parametrize("call", ["transition", "patch"])
+async def test_a_write_that_counts_is_never_told_not_to(call):
+    """Neither when the client does not know the states yet, nor when they are others when the answer comes."""
+    machine = answer(200, b'{"states": ["A"], "initial": "A"}')
+    async with Receiver(answer(503, b""), good()) as remote, client_of(remote, states=None, retry_for=0) as store:
+        with pytest.raises(StateStoreError):
+            await write_by(store, call)
+        assert ["/v1/machine"] == [request.target for request in remote.requests]
+    async with Receiver(machine, good(), answer(503, b"")) as remote, client_of(remote, states=None, retry_for=0) as store:
+        with pytest.raises(UnavailableError) as lost:
+            await write_by(store, call)
+        assert "unknown" == lost.value.outcome
+
+
+async def write_by(store, call):
+    if call == "patch":
+        return await store.patch(context_data={"a": 1})
+    return await store.transition(FsmState.IDLE, "go")
+
+
+async def test_what_is_no_state_is_refused_as_the_class_does():
+    """Before anything is sent."""
+    async with Receiver() as remote, client_of(remote) as store:
+        with pytest.raises(InvalidSnapshotError):
+            await store.transition("IDLE", "go")
+        assert [] == remote.requests
+
+
+@pytest.mark.parametrize("call", ["rotate", "ping"])
+async def test_what_has_no_key_is_not_sent_again_once_it_may_have_arrived(start, hook, call):
+    """A secret that is rotated at each try would soon be one that nobody has."""
+    sidecar = start()
+    async with client_of(sidecar) as direct, Cutter(sidecar.api.address, 1) as proxy, client_of(proxy) as store:
+        await direct.subscribers.add("console", hook.url)
+        with pytest.raises(UnavailableError) as lost:
+            await getattr(store.subscribers, call)("console")
+
+        assert ("unknown", 0) == (lost.value.outcome, proxy.cuts)
+        await getattr(store.subscribers, call)("console")
+
+
+async def test_a_watch_ends_with_its_client(start):
+    """Whoever is in the middle of it is not served on by connections that nobody closes."""
+    sidecar = start()
+    store = client_of(sidecar)
+    async with contextlib.aclosing(store.watch()) as events:
+        await seen(events, 1)
+        rest = asyncio.ensure_future(anext(events, "the end"))
+        await store.aclose()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert "the end" == await rest
+        await store.transition(FsmState.IDLE, "it can be used again")
+        assert "the end" == await anext(events, "the end")
+    await store.aclose()
+
+
 async def test_a_history_of_large_states_is_read_to_its_end(start):
     """A page of them has fewer than were asked for, and is not the last one for that."""
     async with client_of(start()) as store:

@@ -14,6 +14,7 @@ from sidecar.audience import Audience
 from sidecar.client import reading
 from sidecar.client.feeding import Feed
 from sidecar.client.numbers import listeners, with_queues
+from sidecar.client.problems import UnavailableError
 from sidecar.client.states import (
     Change,
     Conflict,
@@ -89,7 +90,7 @@ class StateClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End all subscriptions and close all connections. The client can be used again afterwards."""
+        """End all subscriptions and watches, and close all connections. The client can be used again afterwards."""
         self._readers.leave_all()
         await self._feed.end()
         await self._transport.close()
@@ -164,6 +165,13 @@ class StateClient:
 
     # --- writing ---
 
+    async def _written(self, answer: Answer) -> State:
+        """The state that was written. It counts: whatever is wrong with reading it must not say otherwise."""
+        try:
+            return await self._state_in(answer)
+        except StateStoreError as error:
+            raise UnavailableError(f"the write counts, but its answer cannot be read: {error}", outcome="unknown") from error
+
     async def set(
         self, snapshot: FsmSnapshot, enforce_version: bool = False, *, expected: int | Expectation | None = None
     ) -> FsmSnapshot:
@@ -180,7 +188,7 @@ class StateClient:
         document = document_of(snapshot)
         if not enforce_version and document.version < 0:  # as the store does, which renumbers it anyway
             document = msgspec.structs.replace(document, version=0)
-        state = await self._state_in(await self._writes.send("PUT", "/v1/state", document, expected, query))
+        state = await self._written(await self._writes.send("PUT", "/v1/state", document, expected, query))
         return state.snapshot
 
     async def transition(
@@ -197,7 +205,8 @@ class StateClient:
         when so many webhook subscribers have acknowledged it, or the time is over: `acks` of the `State` tells.
         """
         body, other = move(to, reason, expected, source_module)
-        return await self._state_in(await self._writes.send("POST", "/v1/transitions", body, other, wait=wait))
+        await self.states()
+        return await self._written(await self._writes.send("POST", "/v1/transitions", body, other, wait=wait))
 
     async def dry_run(
         self, to: IntEnum, reason: str, *expected: Expectation, source_module: str = "fsm_handler"
@@ -223,7 +232,8 @@ class StateClient:
         `NoStateError` where there is none.
         """
         patch = merge_patch(context_data, state_metadata, reason, source_module)
-        return await self._state_in(await self._writes.send("PATCH", "/v1/state", patch, expected, wait=wait))
+        await self.states()
+        return await self._written(await self._writes.send("PATCH", "/v1/state", patch, expected, wait=wait))
 
     async def initialize_if_empty(self) -> None:
         """Write the initial snapshot if there is no state; on return there is one."""
@@ -262,7 +272,8 @@ class StateClient:
         """Every state from now on, the current one first; behind `last`, a position that was seen before, if it is given.
 
         It goes on by itself over lost connections and restarts, and tells each `Gap` before the state behind it. Raises the
-        store's errors for a refusal that no later try will change. Endless: leave it with `break`, or close it (`aclosing`).
+        store's errors for a refusal that no later try will change. It ends with `aclose` of the client; leave it earlier with
+        `break`, or close it (`aclosing`).
         """
         async with aclosing(Watch(self._transport, self._typed, last).events()) as events:
             async for event in events:

@@ -143,11 +143,17 @@ class Subscribers:
     async def ping(self, subscriber_id: str) -> Ping:
         """Send it a message without a state, and tell how that went."""
         path = _path(subscriber_id, "ping")
-        return decoded((await self._transport.ask("POST", path, longer_seconds=_LONGEST_PING_SECONDS)).body, Ping)
+        answer = await self._transport.ask("POST", path, longer_seconds=_LONGEST_PING_SECONDS, once=True)
+        return decoded(answer.body, Ping)
 
     async def rotate(self, subscriber_id: str) -> Rotation:
-        """Make a new secret; the one before signs beside it for a while. When the answer is lost, once more does no harm."""
-        return decoded((await self._transport.ask("POST", _path(subscriber_id, "rotate"))).body, Rotation)
+        """Make a new secret; the one before signs beside it for a while.
+
+        When the answer is lost it is not sent again: of many secrets that nobody has got, only the last three sign beside the
+        newest. `UnavailableError` says `unknown` then; once more gives one that is known.
+        """
+        answer = await self._transport.ask("POST", _path(subscriber_id, "rotate"), once=True)
+        return decoded(answer.body, Rotation)
 
 
 def _path(subscriber_id: str, *more: str) -> str:

@@ -71,6 +71,7 @@ class Transport:
         self._retry_for = retry_for
         self._ssl = ssl
         self._session: aiohttp.ClientSession | None = None
+        self.closings = 0
 
     async def ask(
         self,
@@ -81,10 +82,11 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         longer_seconds: float = 0.0,
+        once: bool = False,
     ) -> Answer:
         """The answer to a request that may be repeated: a read, or a write with its key. A try may take so much longer.
 
-        Raises the store's errors, and `UnavailableError`.
+        `once`: it must not be repeated where an earlier try may count. Raises the store's errors, and `UnavailableError`.
         """
         loop, is_write = asyncio.get_running_loop(), method != "GET"
         deadline, failures, unknown = loop.time() + self._retry_for, 0, False
@@ -107,7 +109,7 @@ class Transport:
                     raise self._settled(error, answer.status, unknown=unknown)
                 pause = max(pause, _retry_after(answer.headers))
                 error = self._settled(error, answer.status, unknown=unknown)
-            if loop.time() + pause > deadline:
+            if loop.time() + pause > deadline or (once and unknown):
                 raise error
             await asyncio.sleep(pause)
 
@@ -185,6 +187,7 @@ class Transport:
     async def close(self) -> None:
         """Close all connections."""
         session, self._session = self._session, None
+        self.closings += 1
         if session:
             await session.close()
 

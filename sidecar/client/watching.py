@@ -17,6 +17,7 @@ SILENCE_SECONDS = 45.0
 """A connection that is silent for this long is lost: a heartbeat comes every 15 s."""
 
 _LONGEST_PAUSE_SECONDS = 10.0
+_TELLING = 5
 _AGAIN = frozenset((429, 502, 503, 504))
 
 _log = logging.getLogger(__name__)
@@ -40,9 +41,9 @@ class Watch:
         self._retry_seconds = 0.0
 
     async def events(self) -> AsyncGenerator[Change | Gap]:
-        """Endless. Raises the store's errors for a refusal that no later try will change."""
-        failures = 0
-        while True:
+        """Until the client is closed. Raises the store's errors for a refusal that no later try will change."""
+        failures, begun = 0, self._transport.closings
+        while self._transport.closings == begun:
             try:
                 async with aclosing(self._connection()) as events:
                     async for event in events:
@@ -50,7 +51,14 @@ class Watch:
                         for seen in await self._seen(event):
                             yield seen
             except (_EndedError, *FAILURES) as lost:
-                _log.info("watch: %s: %s; goes on after %s", self._transport.endpoint, lost, self._position)
+                if self._transport.closings != begun:
+                    return
+                tell = _log.warning if failures == _TELLING else _log.info  # a restart takes fewer, a wrong address goes on so
+                tell("watch: %s: %s; goes on after %s", self._transport.endpoint, lost, self._position)
+            except RuntimeError:  # so aiohttp tells whoever reads a connection that is closed
+                if self._transport.closings == begun:
+                    raise
+                return
             await asyncio.sleep(max(pause_seconds(failures, _LONGEST_PAUSE_SECONDS), self._retry_seconds if failures else 0.0))
             failures += 1
 

@@ -106,7 +106,12 @@ class Writes:
 def move(
     to: IntEnum, reason: str, expected: Sequence[Expectation], source_module: str
 ) -> tuple[dict[str, str], Expectation | None]:
-    """The body of `POST /v1/transitions`, and what it cannot say of the state that is expected."""
+    """The body of `POST /v1/transitions`, and what it cannot say of the state that is expected.
+
+    Raises `InvalidSnapshotError` for what is no state.
+    """
+    if not isinstance(to, IntEnum):
+        raise InvalidSnapshotError(f"{to!r} is not a state of the machine", path="$.state")
     source, other = split_state(expected)
     body = {"to": to.name, "reason": reason, "source_module": source_module}
     return body if source is None else body | {"from": source}, other

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sidecar import trust
+from sidecar.errors import ConfigError
 
 if TYPE_CHECKING:
     from sidecar.commands.asking import Api
@@ -46,11 +47,12 @@ def _run(command: Command, options: argparse.Namespace, *, writes: bool) -> int:
         sys.stdout.reconfigure(errors="replace")  # a terminal that knows few characters is no reason to show none
     api = api_of(options)
     try:
-        return command(api, options) or 0
-    except ProblemError as error:
-        if options.json:
-            print_json(error.problem)
-        return tell_problem(error)
+        try:
+            return command(api, options) or 0
+        except ProblemError as error:
+            if options.json:
+                print_json(error.problem)
+            return tell_problem(error)
     except NoAnswerError as error:
         return tell_no_answer(api.url, error, writes=writes)
     except (ValueError, LookupError, TypeError) as error:
@@ -67,9 +69,11 @@ def add_writer_token(command: argparse.ArgumentParser) -> None:
 
 
 def claim(options: argparse.Namespace) -> dict[str, str]:
-    """The header that carries it, where there is one."""
-    token = options.writer_token or os.environ.get("FSM_SIDECAR_WRITER_TOKEN")
-    return {"Writer-Token": token} if token else {}
+    """The header that carries it, where there is one. Raises `ConfigError` for an empty one: `writer take` was refused."""
+    token = os.environ.get("FSM_SIDECAR_WRITER_TOKEN") if options.writer_token is None else options.writer_token
+    if token == "":
+        raise ConfigError(["the writer token is empty: --writer-token or FSM_SIDECAR_WRITER_TOKEN; has `writer take` failed?"])
+    return {} if token is None else {"Writer-Token": token}
 
 
 def print_json(value: Any) -> None:

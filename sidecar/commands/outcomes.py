@@ -23,7 +23,7 @@ _HINTS = {
     "already-exists": "leave out --if-none to replace it",
     "precondition-required": "add --if-version, --if-match or --if-none",
     "unauthorized": "name a file with a token: --token-file, or FSM_SIDECAR_TOKEN_FILE",
-    "fenced": "take the lease with `fsm-sidecar writer take`, and show its token: --writer-token",
+    "fenced": "leave writing to the holder; or take the lease with `fsm-sidecar writer take`, and show its --writer-token",
     "writer-held": "wait until its lease is over, or take it over with --takeover",
     "forbidden": "use a token that has this scope",
     "subscriber-limit": "remove one with `fsm-sidecar subscribers remove`, or raise store.max_subscribers",
@@ -42,7 +42,7 @@ class ProblemError(Exception):
 
     @property
     def exit_code(self) -> int:
-        kind = self.problem.get("type")
+        kind = str(self.problem.get("type"))
         if kind in _CONFLICTS:
             return EX_CONFLICT
         if kind in _NOT_FOUND:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 from sidecar.commands import watch
 from sidecar.commands.connected import Commands, add, add_writer_token, claim, given, json_object, leaves, number, print_json
 from sidecar.commands.outcomes import EX_NO
-from sidecar.commands.terminal import Cell, ago, brief, clean, clock, moment, table
+from sidecar.commands.terminal import Cell, ago, brief, clean, clock, moment, shown, table
+from sidecar.errors import ConfigError
 
 if TYPE_CHECKING:
     from sidecar.asking import Answer
@@ -35,7 +36,9 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
 def _add_writing(commands: Commands) -> None:
     change = add(commands, "set", "write the state; what the state is about is replaced as a whole", _set, writes=True)
     change.add_argument("state", metavar="STATE")
-    change.add_argument("--version", metavar="N", type=number(1), help="the number that it gets; the next one by default")
+    change.add_argument(
+        "--version", metavar="N", type=number(1), help="the number it gets, unless it is used; the next one by default"
+    )
     patch = add(commands, "patch", "change some of the data, and keep all the rest; null removes a member", _patch, writes=True)
     for with_data in (change, patch):
         with_data.add_argument(
@@ -46,7 +49,7 @@ def _add_writing(commands: Commands) -> None:
     move.add_argument("state", metavar="STATE")
     move.add_argument("--from", metavar="STATE", dest="source_state", help="only if the agent is in that state")
     for writing in (change, patch, move):
-        writing.add_argument("--reason", metavar="TEXT", default="", help="why")
+        writing.add_argument("--reason", metavar="TEXT", help="why")
         writing.add_argument("--source", metavar="NAME", default="cli", help="who writes; cli by default")
         only = writing.add_mutually_exclusive_group()
         only.add_argument("--if-version", metavar="N", type=number(0), help="only if this is the current version")
@@ -71,7 +74,7 @@ def _get(api: "Api", options: argparse.Namespace) -> int:
             value = leaves(options.field.removeprefix("snapshot.").split("."), {**answer, **answer["snapshot"]})
         except (LookupError, TypeError):
             return EX_NO
-        print_json(value) if options.json else print(clean(brief(value)))
+        print_json(value) if options.json else print(shown(brief(value)))
     elif options.json:
         print_json(answer)
     else:
@@ -95,9 +98,7 @@ def _tell(answer: dict[str, Any]) -> None:
 
 
 def _history(api: "Api", options: argparse.Namespace) -> None:
-    limit = min(options.limit, MAX_PAGE)
-    place = {"newest": limit} if options.after is None else {"after": options.after, "limit": limit}
-    page = api.get("/v1/history", **place)
+    page = _revisions(api, options.after, min(options.limit, MAX_PAGE))
     if options.json:
         print_json(page)
         return
@@ -108,6 +109,19 @@ def _history(api: "Api", options: argparse.Namespace) -> None:
         numbers = str(entry["revision"]), str(snapshot["version"])
         rows.append((*numbers, moment(snapshot["ts_wall"]), state, snapshot["source_module"], snapshot["reason"]))
     table(rows, ("revision", "version", "written", "state", "by", "reason"), none="no revision is there")
+
+
+def _revisions(api: "Api", after: int | None, limit: int) -> dict[str, Any]:
+    """Those after a revision, or the newest, as one page: large ones come on several."""
+    if after is None:
+        newest = api.get("/v1/history", newest=1)
+        after = max(newest["head"] - limit, newest["oldest"] - 1)
+    page: dict[str, Any] = api.get("/v1/history", after=after, limit=limit)
+    entries = more = page["entries"]
+    while more and len(entries) < limit and entries[-1]["revision"] < page["head"]:
+        more = api.get("/v1/history", after=entries[-1]["revision"], limit=limit - len(entries))["entries"]
+        entries = entries + more
+    return page | {"entries": entries}
 
 
 def _conflicts(api: "Api", options: argparse.Namespace) -> None:
@@ -132,18 +146,20 @@ def _conflicts(api: "Api", options: argparse.Namespace) -> None:
 
 
 def _set(api: "Api", options: argparse.Namespace) -> int:
-    body = {"state": options.state, "reason": options.reason}
+    body = {"state": options.state, "reason": options.reason or ""}
     body |= given(version=options.version, context_data=options.context_data, state_metadata=options.state_metadata)
     return _write(api, "PUT", "/v1/state", body, options)
 
 
 def _patch(api: "Api", options: argparse.Namespace) -> int:
-    changes = given(context_data=options.context_data, state_metadata=options.state_metadata, reason=options.reason or None)
+    changes = given(context_data=options.context_data, state_metadata=options.state_metadata, reason=options.reason)
+    if not changes:
+        raise ConfigError(["nothing to change: give --context-data, --state-metadata or --reason"])
     return _write(api, "PATCH", "/v1/state", changes, options)
 
 
 def _transition(api: "Api", options: argparse.Namespace) -> int:
-    body = {"to": options.state, "reason": options.reason}
+    body = {"to": options.state, "reason": options.reason or ""}
     return _write(api, "POST", "/v1/transitions", body | given(**{"from": options.source_state}), options)
 
 

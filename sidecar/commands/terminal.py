@@ -25,6 +25,11 @@ def clean(text: str) -> str:
     return text if text.isprintable() else "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
+def shown(text: str) -> str:
+    """As `clean` on a terminal; a script gets it as it is."""
+    return clean(text) if sys.stdout.isatty() else text
+
+
 def table(rows: Sequence[Sequence[Cell]], header: Sequence[str] = (), *, none: str = "") -> None:
     """Print rows in columns as wide as their widest text; without rows, what `none` says of that."""
     if not rows:

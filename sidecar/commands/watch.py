@@ -29,15 +29,16 @@ def add_command(commands: Commands) -> None:
 
 
 def _watch(api: "Api", options: argparse.Namespace) -> int:
-    wanted, deadline = options.count, _deadline(options.lasting)
+    wanted, deadline, shown = options.count, _deadline(options.lasting), None
     for kind, data in _events(api, options.after, deadline):
         if options.json:
             print_json({"event": kind, **data})
         elif kind == "gap":
             _tell_gap(data)
         else:
-            _tell(data)
+            _tell(data, shown)
         if kind == "state":
+            shown = data["snapshot"]["state"]
             wanted = None if wanted is None else wanted - 1
             if data["snapshot"]["state"] == options.until or wanted == 0:
                 return 0
@@ -97,11 +98,12 @@ def _events(api: "Api", last: str | None, deadline: float | None) -> "Iterator[t
             time.sleep(min(left(), _AGAIN_SECONDS))
 
 
-def _tell(data: dict[str, Any]) -> None:
+def _tell(data: dict[str, Any], shown: str | None) -> None:
+    """`shown`: the state before. An update has no arrow."""
     snapshot = data["snapshot"]
     state = style(clean(snapshot["state"]), "bold")
-    before = snapshot["prev_state"]
-    move = f"{clean(before)} → {state}" if before and not data["initial"] else state
+    before = snapshot["prev_state"] if shown not in (None, snapshot["state"]) else None
+    move = f"{clean(before)} → {state}" if before else state
     numbers = style(f"{clock(snapshot['ts_wall'])}  r{data['revision']} v{snapshot['version']}", "dim")
     by = style(clean(snapshot["source_module"]), "cyan")
     print(f"{numbers}  {move}  {by}  {clean(snapshot['reason'])}".rstrip(), flush=True)

@@ -17,6 +17,9 @@ export class Refused extends Error {
   }
 }
 
+/** Whether a header can carry it. */
+export const isToken = (text) => /^[!-~]+$/.test(text);
+
 export const keepToken = (token) => sessionStorage.setItem(KEY, token);
 export const hasToken = () => sessionStorage.getItem(KEY) !== null;
 

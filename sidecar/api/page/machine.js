@@ -81,6 +81,25 @@ function inWords(machine, now) {
   return visible(`A machine of ${machine.states.length} states, ${where}.`);
 }
 
+/** The list that is shown, and where its reader is; null: it is drawn. */
+export function listed() {
+  const list = document.querySelector(".states");
+  return list && { list, top: list.scrollTop, focused: list === document.activeElement };
+}
+
+/** A new list begins where its reader was, and shows the current state. */
+export function settle(before) {
+  const list = document.querySelector(".states");
+  if (!list || list === before?.list) return;
+  list.scrollTop = before?.top ?? 0;
+  if (before?.focused) list.focus({ preventScroll: true });
+  const lit = list.querySelector(".lit")?.getBoundingClientRect();
+  const seen = list.getBoundingClientRect();
+  if (lit && (lit.top < seen.top || lit.bottom > seen.bottom)) {
+    list.scrollTop += (lit.top + lit.bottom - seen.top - seen.bottom) / 2;
+  }
+}
+
 function list(machine, now) {
   const allowed = (now !== null && machine.transitions?.[now]) || [];
   const chips = machine.states.map((state) => {

@@ -1,10 +1,10 @@
 // Puts it together: follows the state, looks at the rest every two seconds, and shows what has changed once per frame.
 
-import { get, hasToken, keepToken } from "./api.js";
+import { get, hasToken, isToken, keepToken, Refused } from "./api.js";
 import { byId, visible } from "./dom.js";
 import { follow } from "./live.js";
 import { conflicts, health, subscribers, timeline } from "./lists.js";
-import { drawn, next } from "./machine.js";
+import { drawn, listed, next, settle } from "./machine.js";
 import { Model } from "./model.js";
 import { about, document_, headline } from "./now.js";
 
@@ -61,10 +61,26 @@ const PANELS = [
   ["health", "v1/health", health],
 ];
 
-const look = () =>
-  Promise.allSettled(
-    PANELS.map(async ([name, path, view]) => fill(`${name}-body`, view(await get(path)))),
-  );
+/** Whether anything was answered. */
+async function look() {
+  const looks = PANELS.map(async ([name, path, view]) => fill(`${name}-body`, view(await get(path))));
+  const ends = await Promise.allSettled(looks);
+  return ends.some((each) => each.status === "fulfilled" || each.reason instanceof Refused);
+}
+
+const follows = () => status === "live" || status === "polling";
+let looking = false;
+
+/** A stream that is open says little of a sidecar that answers nothing else: it is followed anew. */
+async function lookAgain() {
+  if (looking || !follows()) return;
+  looking = true;
+  const answered = await look();
+  looking = false;
+  if (answered || !follows()) return;
+  tell("reconnecting");
+  start();
+}
 
 // --- what is shown ---
 
@@ -97,7 +113,9 @@ function paint() {
   byId("machine-name").textContent = visible(machine.name);
   fill("state", headline(model.current, isFault(now)));
   fill("about", about(model, epoch));
+  const before = listed();
   fill("machine-body", [drawn(machine, now, moves(), byId("machine-body").clientWidth)]);
+  settle(before);
   fill("machine-next", next(machine, now));
   fill("timeline-body", timeline(model, isFault));
   fill("document-body", [document_(model.current)]);
@@ -143,8 +161,13 @@ function askForToken(error) {
 
 byId("access").addEventListener("submit", (event) => {
   event.preventDefault();
-  keepToken(byId("token").value.trim());
+  const token = byId("token").value.trim();
   byId("token").value = "";
+  if (!isToken(token)) {
+    byId("access-why").textContent = "This has characters that no token has: copy it again.";
+    return;
+  }
+  keepToken(token);
   start();
 });
 
@@ -163,9 +186,7 @@ document.addEventListener("visibilitychange", () => {
   if (status !== "locked") tell("paused");
 });
 
-setInterval(() => {
-  if (status === "live" || status === "polling") void look();
-}, LOOK_MS);
+setInterval(lookAgain, LOOK_MS);
 
 new ResizeObserver(show).observe(byId("machine-body"));
 
