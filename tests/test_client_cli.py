@@ -429,6 +429,7 @@ WRONG = [
     ("state", "set", "IDLE", "--writer-token", ""),
     ("heartbeat", "--writer-token", ""),
     ("state", "watch", "--count", "0"),
+    ("state", "watch", "--until", "IDEL"),
     ("state", "history", "--limit", "0"),
     ("completion", "tcsh"),
 ]

@@ -88,8 +88,9 @@ def test_an_agent_that_begins_anew_goes_on_from_the_state_it_finds(ready):
     """Also when that is the one it wants first: it does not take itself for somebody faster."""
     python("-m", "sidecar", "state", "set", "IDLE", "--url", f"http://{ready['api']}")
 
-    shown = [f"{version}: {state}" for version, state in enumerate(FLIGHT, 2)]
-    assert shown == python(AGENT, f"http://{ready['api']}").splitlines()[-4:]
+    for first in (2, 6):  # the second time it finds its own end
+        shown = [f"{version}: {state}" for version, state in enumerate(FLIGHT, first)]
+        assert shown == python(AGENT, f"http://{ready['api']}").splitlines()[-4:]
 
 
 def test_every_link_leads_somewhere():

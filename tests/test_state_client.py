@@ -348,6 +348,13 @@ def test_a_url_that_is_none_is_refused(url):
         StateClient(url)
 
 
+@pytest.mark.parametrize("timeout", [0, -1])
+def test_a_try_that_could_take_for_ever_is_refused(timeout):
+    """So aiohttp would read a 0."""
+    with pytest.raises(ValueError, match="more than 0"):
+        StateClient(timeout=timeout)
+
+
 async def test_it_speaks_over_a_unix_socket(tmp_path):
     """Reading, writing and watching."""
     with served(written(tmp_path, api={"listen": f"unix:{tmp_path}/api.sock"})):

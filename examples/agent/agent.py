@@ -30,12 +30,12 @@ async def go(store: AsyncStateStore | StateClient, state: FsmState, reason: str)
 
 
 async def show(queue: asyncio.Queue) -> None:
-    """What a dashboard would do: show each state as it comes."""
-    while True:
+    """What a dashboard would do: show the state that is there, and then each one as it comes, to the agent's end."""
+    ended = None  # where it ended the last time does not count
+    while not ended:
         snapshot = await queue.get()
         print(f"{snapshot.version}: {snapshot.state.name} ({snapshot.reason})", flush=True)
-        if snapshot.state is FsmState.SHUTDOWN:
-            return
+        ended = ended is not None and snapshot.state is FsmState.SHUTDOWN
 
 
 async def main(url: str | None = None) -> None:

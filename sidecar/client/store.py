@@ -54,7 +54,7 @@ class StateClient:
     given. `max_subscribers` and `queue_size` bound the queues of this client. `ssl`: for `https`, instead of the defaults.
     `subscribers`: the sidecar's webhooks.
 
-    Raises `ValueError` for a wrong url. Every call raises `UnavailableError` when the sidecar gives no answer in time.
+    Raises `ValueError` for a wrong url or timeout; every call `UnavailableError` when the sidecar gives no answer in time.
     """
 
     def __init__(
@@ -70,6 +70,8 @@ class StateClient:
         queue_size: int = DEFAULT_QUEUE_SIZE,
         ssl: tls.SSLContext | None = None,
     ) -> None:
+        if timeout <= 0:
+            raise ValueError("timeout is more than 0 seconds")
         if token is not None and token_file is not None:
             raise ValueError("give a token or a token_file, not both")
         self._transport = Transport(

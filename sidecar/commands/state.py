@@ -69,7 +69,7 @@ def _add_writing(commands: Commands) -> None:
 
 def _get(api: "Api", options: argparse.Namespace) -> int:
     answer = api.get("/v1/state")
-    if options.field:
+    if options.field is not None:
         try:
             value = leaves(options.field.removeprefix("snapshot.").split("."), {**answer, **answer["snapshot"]})
         except (LookupError, TypeError):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.commands.connected import Commands, add, number, print_json
 from sidecar.commands.terminal import clean, clock, style
+from sidecar.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +30,8 @@ def add_command(commands: Commands) -> None:
 
 
 def _watch(api: "Api", options: argparse.Namespace) -> int:
+    if options.until is not None:
+        _check_state(api, options.until)
     wanted, deadline, shown = options.count, _deadline(options.lasting), None
     for kind, data in _events(api, options.after, deadline):
         if options.json:
@@ -45,10 +48,16 @@ def _watch(api: "Api", options: argparse.Namespace) -> int:
     return _NO if options.until or options.count else 0
 
 
+def _check_state(api: "Api", name: str) -> None:
+    """Whether it can ever be reached."""
+    states = api.get("/v1/machine")["states"]
+    if name not in states:
+        raise ConfigError([f"--until: not a state; the states are {', '.join(map(clean, states))}"])
+
+
 def _deadline(lasting: str | None) -> float | None:
     import time
 
-    from sidecar.errors import ConfigError
     from sidecar.units import Seconds
 
     if lasting is None:

@@ -41,7 +41,7 @@ async function stream({ more, arrive, tell, signal, reached }) {
       came = true;
       reached();
       if (event === "state") arrive(JSON.parse(data));
-      if (event === "end") throw new Refused(503, { type: "draining", ...JSON.parse(data) });
+      if (event === "end") throw ending(JSON.parse(data).reason);
     }
   } catch (error) {
     const noStream = error instanceof Refused && !error.locked && !isStopping(error);
@@ -50,6 +50,9 @@ async function stream({ more, arrive, tell, signal, reached }) {
   }
   throw new Error("the stream ended");
 }
+
+/** What an end means: the sidecar stops, or this reader may read no more. */
+const ending = (reason) => (reason === "draining" ? new Refused(503, { type: reason }) : new Error(`the stream ended: ${reason}`));
 
 /** Whether something between here and the sidecar holds back what is streamed. */
 const silent = (error, came) => !came && !(error instanceof Refused) && !(error instanceof TypeError);
