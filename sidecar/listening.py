@@ -8,7 +8,6 @@ import stat
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
-from pathlib import Path
 from typing import cast
 
 from aiohttp import web
@@ -43,7 +42,7 @@ async def listen(
     try:
         if at.socket_path:
             bound = _bound(at.socket_path, mode)
-            stack.callback(Path(at.socket_path).unlink, missing_ok=True)
+            stack.callback(_remove, at.socket_path, os.stat(at.socket_path))
             site = _Site(runner, serve, partial(loop.create_unix_server, sock=bound, backlog=1))
         else:
             site = _Site(runner, serve, partial(loop.create_server, host=at.host, port=at.port, backlog=1))
@@ -54,6 +53,13 @@ async def listen(
         return at
     host, port = runner.addresses[0][:2]
     return Listen(host=host, port=port)
+
+
+def _remove(path: str, ours: os.stat_result) -> None:
+    """Not the socket of another process that has taken the path since."""
+    with suppress(OSError):
+        if os.path.samestat(ours, os.stat(path)):
+            os.unlink(path)
 
 
 class _Site(web.BaseSite):

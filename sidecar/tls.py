@@ -46,21 +46,23 @@ def context_of(files: Files) -> ssl.SSLContext:
 
 
 class Tls:
-    """The context of a listener, which new connections take the current certificates from."""
+    """The context of a listener's new connections.
+
+    Another one for other certificates: it takes up no session that began under those before, whose CA may be withdrawn.
+    """
 
     def __init__(self, files: Files) -> None:
         self._files = files
-        self._current = self.outer = context_of(files)
-        self.outer.sni_callback = self._choose
+        self._current = context_of(files)
 
     def reload(self) -> None:
         """From now on what the files hold. What cannot be used, in the very moment of its change, is left for the next look."""
-        with suppress(ValueError):
+        with suppress(ValueError, OSError):
             self._current = context_of(self._files)
 
-    def _choose(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
-        """Called in every handshake, whether or not the client names the host."""
-        connection.context = self._current
+    def context(self) -> ssl.SSLContext:
+        """That of now."""
+        return self._current
 
 
 def _problem(path: str) -> str | None:

@@ -69,7 +69,7 @@ def gate(
 ) -> Callable[[Callable[[], asyncio.Protocol]], asyncio.Protocol] | None:
     """What stands before each connection; None: whoever can connect is let in."""
     peers = Peers(api.socket.uids, api.socket.gids)
-    handshake = partial(Handshake, tls.outer, float(api.limits.header_timeout_seconds)) if tls else None
+    handshake = partial(Handshake, tls.context, float(api.limits.header_timeout_seconds)) if tls else None
     if not any(peers):
         return handshake
     return lambda serve: Doorkeeper(peers, refused, partial(handshake, serve) if handshake else serve)

@@ -52,6 +52,16 @@ def test_the_socket_has_its_mode_and_goes_with_the_process(tmp_path, path, setti
     assert not os.path.exists(path)
 
 
+def test_a_stop_leaves_the_socket_of_another_process_alone(tmp_path, path):
+    """One that has taken the path since."""
+    with running(written(tmp_path, **at(path))) as sidecar, closing(socket.socket(socket.AF_UNIX)) as other:
+        sidecar.wait_for("ready")
+        os.unlink(path)
+        other.bind(path)
+        assert 0 == sidecar.stop()
+    assert os.path.exists(path)
+
+
 def test_what_a_killed_process_left_is_removed(tmp_path, path):
     """The next one listens there."""
     file = written(tmp_path, **at(path))
@@ -275,6 +285,32 @@ def test_new_certificates_are_taken_over(tmp_path, ours, theirs):
     assert renewed[1] == broken[1]
     assert "api.tls: " in broken[0][0]
     assert [None, 200] == moved[1]
+
+
+def test_a_withdrawn_ca_lets_nobody_in_by_an_old_session(tmp_path, ours, theirs):
+    """A session that is taken up again shows no certificate: it ends with those that let it in."""
+    sidecar, context = Running(tmp_path), ours.context(ours)
+    sidecar.write(**tls(**ours.server(), client_ca_file=shared(tmp_path, ours)))
+    with running(sidecar.path) as sidecar.process:
+        host, port = sidecar.process.wait_for("ready")[0]["api"].split(":")
+
+        def asked(session=None):
+            """What the answer begins with, and the session; nothing: there is no answer."""
+            try:
+                with (
+                    closing(socket.create_connection((host, port), timeout=10)) as plain,
+                    context.wrap_socket(plain, server_hostname=host, session=session) as secured,
+                ):
+                    secured.sendall(b"GET /v1/state HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                    return secured.recv(12), secured.session
+            except OSError:
+                return b"", None
+
+        got, session = asked()
+        taken_up = asked(session)[0]
+        shared(tmp_path, theirs)
+        assert ["api.tls"] == sidecar.reload()["applied"]
+        assert [b"HTTP/1.1 200", b"HTTP/1.1 200", b""] == [got, taken_up, asked(session)[0]]
 
 
 def shared(folder, authority):

@@ -445,6 +445,7 @@ GAPS = [
     (event(12, kind="gap", skipped=4, reason="slow") + event(12, skipped=4), "slow", 4),
     (event(12, skipped=4), "unseen", 4),
     (event(3, epoch="z9", initial=True), "epoch", 0),
+    (event(3, kind="gap", reason="epoch") + event(3), "epoch", 0),  # the volume went back
 ]
 
 

@@ -64,7 +64,12 @@ async def get_watch(request: Request) -> web.StreamResponse:
         with request.waiting(), suppress(ConnectionError):  # it goes away, which is how most streams end
             _bound(request)
             await stream.prepare(request)
-            await _follow(request, watcher)
+            try:
+                await _follow(request, watcher)
+            except Exception:  # the answer has begun: nothing else can be said on this connection
+                if request.transport:
+                    request.transport.abort()
+                raise
     return stream
 
 

@@ -93,7 +93,7 @@ class Watch:
             return []
         data = decoded(event.data, ChangeData)
         at = self._position
-        if at and data.epoch == at.epoch and data.revision <= at.revision:
+        if at and not self._told and data.epoch == at.epoch and data.revision <= at.revision:
             return []
         try:
             change = await self._typed(data.change)

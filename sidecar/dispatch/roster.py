@@ -110,8 +110,7 @@ class Roster:
         async with self._changing:
             known = self._subscribers.get(subscriber_id)
             served = known is not None and known.status is not Status.EVICTED
-            if known and known.configured and served:
-                raise ConfiguredSubscriberError(f"subscriber {subscriber_id} is written in the config file; change it there")
+            self._refuse_configured(known)
             made = None
             if settings.secret is None:
                 kept = known.settings.secret if known else None
@@ -124,8 +123,14 @@ class Roster:
                 if not served:
                     self._leave(subscriber_id)
                 raise
+            self._refuse_configured(self._subscribers.get(subscriber_id))  # a reload may have brought it meanwhile
             self._metrics.subscriptions.inc()
             return Registered(self._install(subscriber_id, settings, start, configured=False), not served, made)
+
+    def _refuse_configured(self, known: Subscriber | None) -> None:
+        if known and known.configured and known.status is not Status.EVICTED:
+            self.changed(known)  # what another registration may have saved is not what holds
+            raise ConfiguredSubscriberError(f"subscriber {known.id} is written in the config file; change it there")
 
     async def rotate(self, subscriber_id: str) -> Subscriber:
         """Make a new secret; the old one signs beside it for the overlap. Raises as `get` and `register`."""

@@ -75,8 +75,8 @@ class Connection(web.RequestHandler):
 
     @property
     def idle(self) -> bool:
-        """Whether no request is being answered."""
-        return self.silent or self._awaits_head
+        """Whether no request is being answered, nor an answer on its way still."""
+        return self.silent or (self._awaits_head and not (self._wire and self._wire.get_write_buffer_size()))
 
     def enter(self, transport: Transport) -> bytes | None:
         """Take a place among the server's connections; or the answer that it gets instead."""

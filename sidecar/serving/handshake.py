@@ -16,8 +16,8 @@ Secured = asyncio.Transport | None
 class Handshake(asyncio.Protocol):
     """Stands before the connection that `serve` makes, which has its place from the start. What is refused is closed unread."""
 
-    def __init__(self, context: ssl.SSLContext, seconds: float, serve: Callable[[], asyncio.Protocol]) -> None:
-        """`seconds`: how long it may take."""
+    def __init__(self, context: Callable[[], ssl.SSLContext], seconds: float, serve: Callable[[], asyncio.Protocol]) -> None:
+        """`context` gives that of now; `seconds`: how long it may take."""
         self._context = context
         self._seconds = seconds
         self._serve = serve
@@ -30,7 +30,7 @@ class Handshake(asyncio.Protocol):
             return
         loop = asyncio.get_running_loop()
         shaken = _Begun(
-            loop.start_tls(transport, connection, self._context, server_side=True, ssl_handshake_timeout=self._seconds)
+            loop.start_tls(transport, connection, self._context(), server_side=True, ssl_handshake_timeout=self._seconds)
         )
         connection.handshake = loop.create_task(_shake(shaken, transport, connection), name="handshake")
 
