@@ -104,7 +104,7 @@ def _events(api: "Api", last: str | None, deadline: float | None) -> "Iterator[t
             reason = str(problem)
         if left() > 0:
             print(style(f"fsm-sidecar: {clean(reason)}; trying again", "dim", sys.stderr), file=sys.stderr, flush=True)
-            time.sleep(min(left(), _AGAIN_SECONDS))
+            time.sleep(max(0.0, min(left(), _AGAIN_SECONDS)))
 
 
 def _tell(data: dict[str, Any], shown: str | None) -> None:
